@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Runs all tests: the unit test programs of the build, then tests/test_*.py, fast ones first.
+
+usage: run_all.py BUILD [WORD ...]     with words, only tests whose names contain one of them
+The last line is 'N passed, N failed' (', N skipped' may follow). Exit 0 when nothing failed and something ran.
+"""
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+# The order of the process tests: those that end first come first; files not named here come last.
+ORDER = ["test_tree", "test_cli", "test_goldens", "test_invariance", "test_memory"]
+
+
+def unit_programs(build):
+    listing = subprocess.run(["ctest", "--test-dir", build, "--show-only=json-v1"], check=True,
+                             capture_output=True, text=True).stdout
+    for test in json.loads(listing)["tests"]:
+        limit = next((p["value"] for p in test.get("properties", []) if p["name"] == "TIMEOUT"), 120)
+        yield test["name"], test["command"], float(limit)
+
+
+def run_program(name, command, limit_s):
+    """Runs one test program; returns (passed, failed, skipped) counted by cmocka's own lines where it prints them."""
+    started = time.monotonic()
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s)
+        output, code = done.stdout.decode(errors="replace"), done.returncode
+    except subprocess.TimeoutExpired as late:
+        output, code = (late.stdout or b"").decode(errors="replace") + f"\nended after {limit_s} s", -1
+    counts = [sum(int(n) for n in re.findall(rf"\[  {word}  \] (\d+) test\(s\)", output))
+              for word in ("PASSED", "FAILED", "SKIPPED")]
+    if code == 0 and not any(counts):
+        counts[0] = 1
+    if code != 0 and not counts[1]:
+        counts[1] = 1
+    word = "ok    " if code == 0 else "FAILED"
+    print(f"{word} {name}: {counts[0]} passed, {counts[1]} failed ({time.monotonic() - started:.1f} s)", flush=True)
+    if code != 0:
+        print(output[-6000:], flush=True)
+    return counts
+
+
+class Result(unittest.TextTestResult):
+    """Prints each test with its time, so that a slow one is seen."""
+
+    def startTest(self, test):
+        super().startTest(test)
+        self.started = time.monotonic()
+
+    def addSuccess(self, test):
+        unittest.TestResult.addSuccess(self, test)
+        print(f"ok     {test.id()} ({time.monotonic() - self.started:.1f} s)", flush=True)
+
+
+def run_python(names):
+    sys.path.insert(0, HERE)
+    totals = [0, 0, 0]
+    for name in names:
+        suite = unittest.defaultTestLoader.loadTestsFromName(name)
+        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
+        bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+        totals[1] += bad
+        totals[2] += len(result.skipped)
+        totals[0] += max(0, result.testsRun - bad - len(result.skipped))
+    return totals
+
+
+def main():
+    build, words = os.path.abspath(sys.argv[1]), sys.argv[2:]
+    os.environ["MGPT_BUILD"] = build
+    wanted = lambda name: not words or any(word in name for word in words)
+    totals = [0, 0, 0]
+    for name, command, limit_s in unit_programs(build):
+        if wanted(name):
+            totals = [a + b for a, b in zip(totals, run_program(name, command, limit_s))]
+    files = sorted(f[:-3] for f in os.listdir(HERE) if f.startswith("test_") and f.endswith(".py"))
+    files.sort(key=lambda f: ORDER.index(f) if f in ORDER else len(ORDER))
+    totals = [a + b for a, b in zip(totals, run_python([f for f in files if wanted(f)]))]
+    print(f"{totals[0]} passed, {totals[1]} failed" + (f", {totals[2]} skipped" if totals[2] else ""))
+    return 1 if totals[1] or not totals[0] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
