@@ -37,11 +37,12 @@ class GoldenTest(unittest.TestCase):
     def file(self, name):
         return os.path.join(self.tmp, name)
 
-    def each(self, group):
+    def each(self, group, check):
+        """Calls check(golden, case) for every case of a group, so that one failure does not hide the others."""
         for golden in GOLDENS:
             for index, case in enumerate(golden.cases[group]):
                 with self.subTest(model=golden.name, group=group, index=index):
-                    yield golden, case
+                    check(golden, case)
 
     def generate(self, golden, case, *more):
         if "conversation" in case:
@@ -54,13 +55,17 @@ class GoldenTest(unittest.TestCase):
 
 class TextTest(GoldenTest):
     def test_tokenizer(self):
-        for golden, case in self.each("tokenizer"):
+        def check(golden, case):
             self.assertEqual(mgpt_json("inspect", "tokenize", "--model", golden.model, data=case["text"].encode()), case["ids"])
 
+        self.each("tokenizer", check)
+
     def test_detokenizer(self):
-        for golden, case in self.each("detokenizer"):
+        def check(golden, case):
             text = mgpt("inspect", "detokenize", "--model", golden.model, data=str(case["ids"]).encode()).decode()
             self.assertIn(text, (case["text"], case["text"] + "\n"))
+
+        self.each("detokenizer", check)
 
     def test_sizes(self):
         for golden in GOLDENS:
@@ -68,17 +73,19 @@ class TextTest(GoldenTest):
                 self.assertEqual(mgpt_json("inspect", "sizes", "--target-size", target), sizes)
 
     def test_conversations(self):
-        for golden, case in self.each("conversations"):
+        def check(golden, case):
             ids = mgpt_json("inspect", "prompt", "--model", golden.model, "--conversation",
                             golden.conversation(self.tmp, case), "--target-size", 128)
             self.assertEqual(frame(ids), frame(case["ids"]))
             wrong = sum(a != b for a, b in zip(ids, case["ids"]))
             self.assertLessEqual(wrong, 0.02 * len(ids) if case["images"] else 0)
 
+        self.each("conversations", check)
+
 
 class PictureTest(GoldenTest):
     def test_encode(self):
-        for golden, case in self.each("images"):
+        def check(golden, case):
             crop = self.file("crop.png")
             got = mgpt_json("inspect", "encode", "--model", golden.model, "--image", golden.path(case["file"]), "--target-size", 128,
                             "--crop", crop)
@@ -96,16 +103,16 @@ class PictureTest(GoldenTest):
             else:
                 self.assertLessEqual(len(wrong), 0.05 * len(case["codes"]) + 1)
 
+        self.each("images", check)
+
     def decode(self, golden, ids, reference):
         out = self.file("decoded.png")
         mgpt("inspect", "decode", "--model", golden.model, "--ids", write_json(self.file("ids.json"), ids), "-o", out)
         self.assertLessEqual(np.abs(pixels(out) - pixels(golden.path(reference))).max(), 1)
 
     def test_decode(self):
-        for golden, case in self.each("images"):
-            self.decode(golden, case["tokens"], case["decoded"])
-        for golden, case in self.each("greedy"):
-            self.decode(golden, case["prompt_ids"][-3:] + case["tokens"], case["decoded"])
+        self.each("images", lambda golden, case: self.decode(golden, case["tokens"], case["decoded"]))
+        self.each("greedy", lambda golden, case: self.decode(golden, case["prompt_ids"][-3:] + case["tokens"], case["decoded"]))
 
 
 class LogitsTest(GoldenTest):
@@ -120,12 +127,14 @@ class LogitsTest(GoldenTest):
         return mine, reference
 
     def test_f32(self):
-        for golden, case in self.each("logits"):
+        def check(golden, case):
             mine, reference = self.logits(golden, case, "f32")
             self.assertLessEqual((np.abs(mine - reference).max(1) / reference.std(1)).max(), 1e-3)
 
+        self.each("logits", check)
+
     def test_bf16(self):
-        for golden, case in self.each("logits"):
+        def check(golden, case):
             mine, reference = self.logits(golden, case, "bf16")
             variation = 0.5 * np.abs(softmax(mine) - softmax(reference)).sum(1)
             self.assertLessEqual(variation.mean(), 0.04)
@@ -133,17 +142,21 @@ class LogitsTest(GoldenTest):
             sure = top[:, -1] - top[:, -2] > 0.2 * reference.std(1)
             self.assertTrue((mine.argmax(1) == reference.argmax(1))[sure].all())
 
+        self.each("logits", check)
+
 
 class GenerateTest(GoldenTest):
     def test_greedy(self):
-        for golden, case in self.each("greedy"):
+        def check(golden, case):
             got = self.generate(golden, case, "--temperature", 0, "--compute", "f32")
             self.assertEqual(frame(got["prompt_ids"]), frame(case["prompt_ids"]))
             self.assertEqual(frame(got["ids"]), frame(case["tokens"]))
             if got["prompt_ids"] != case["prompt_ids"]:
-                continue  # a code of an input picture differs within its margin: the rest may follow it
+                return  # a code of an input picture differs within its margin: the rest may follow it
             n = next((k for k, margin in enumerate(case["margin"]) if margin < SURE), len(case["tokens"]))
             self.assertEqual(got["ids"][:n], case["tokens"][:n])
+
+        self.each("greedy", check)
 
     def test_law_of_the_draw(self):
         """20,000 draws follow softmax after top-k (ties with the k-th stay) and temperature."""
