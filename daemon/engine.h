@@ -1,0 +1,193 @@
+/*
+ * engine.h - the model at work: stage processes, codec process and one scheduler, behind one thread-safe door.
+ *
+ * In:      requests (token ids in, nothing of HTTP) from any thread, by messages.
+ * Out:     events of each request into the mailbox it named: queued, progress, row, then exactly one finished or failed.
+ * Owns:    one loop thread, which alone owns the scheduler, the control socket and the worker processes.
+ * Threads: every function here may be called from any thread; create, stop and destroy from one.
+ *
+ * Used by mgptd (with HTTP in front) and by `mgpt inspect`, `mgpt generate --local` (engine in the own process).
+ */
+#ifndef MGPT_DAEMON_ENGINE_H
+#define MGPT_DAEMON_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "daemon/mailbox.h"
+
+enum engine_compute { ENGINE_F32, ENGINE_BF16 };
+
+enum {
+    ENGINE_PIPELINES_MAX = 16,
+    ENGINE_STAGES_MAX = 64, /* of one pipeline; never more than layers + 2 */
+    ENGINE_QUEUE_MAX = 256, /* default of queue_max */
+    ENGINE_BATCH_MAX = 10,  /* requests in one engine_submit */
+};
+
+struct engine_options {
+    const char *model_dir;
+    const char *vq_dir;      /* folder of vqgan.yaml and vqgan.ckpt; NULL: model_dir/tokenizer */
+    const char *worker_path; /* NULL: mgpt-worker beside the own program */
+    const char *device;      /* "cpu" */
+    enum engine_compute compute;
+    int n_pipelines; /* 0: no transformer, for pictures only */
+    int n_stages;
+    bool codec;    /* start a codec worker */
+    int kv_blocks; /* of 64 positions, a stage; 0: for max(4, 2 n) of the longest guided pictures */
+    int chunk_tokens; /* rows of a prefill step; 0: the scheduler's */
+    int threads;      /* of a worker; 0: its share of the cores */
+    int queue_max;    /* open requests; 0: ENGINE_QUEUE_MAX */
+    int step_wait_ms; /* a plan without its last result for so long loses the pipeline; 0: PIPELINE_STEP_WAIT_MS */
+    int load_wait_ms; /* a worker that does not load in this time is lost; 0: WORKER_LOAD_WAIT_MS */
+    bool bare;        /* start one stage worker and load nothing: for ENGINE_DRAW alone */
+};
+
+/* What stays readable in a mailbox: events name the request by id and by the caller's tag. */
+enum engine_event_kind {
+    ENGINE_EVENT_STARTED,  /* admitted: its blocks are reserved */
+    ENGINE_EVENT_PROGRESS, /* another row of codes is done, or another text token */
+    ENGINE_EVENT_FINISHED, /* last event */
+    ENGINE_EVENT_FAILED    /* last event */
+};
+
+enum engine_work {
+    ENGINE_PICTURE, /* prompt ends with start and size tokens; the grammar gives the rest up to <eoss> */
+    ENGINE_FREE,   /* until end of turn or max_tokens; may hold pictures */
+    ENGINE_PROBE,  /* logits at listed positions of the prompt */
+    ENGINE_ENCODE, /* pixels to codes */
+    ENGINE_DECODE, /* codes to pixels */
+    ENGINE_DRAW    /* tokens from given logits, one a seed */
+};
+
+struct engine_sampling {
+    uint64_t seed;
+    int picture_index; /* n of the request */
+    double temperature;
+    double guidance;
+    int image_top_k, text_top_k; /* 0: all */
+};
+
+/* Arrays are borrowed during engine_submit and copied. */
+struct engine_request {
+    enum engine_work work;
+    uint64_t tag; /* the caller's own, repeated in each event */
+
+    const int32_t *prompt; /* PICTURE, FREE, PROBE */
+    int n_prompt;
+    int width, height; /* PICTURE: pixels; ENCODE, DECODE: pixels, multiples of 16 */
+    int max_tokens;    /* FREE */
+    struct engine_sampling sampling;
+    int priority; /* higher first; 0 is usual */
+    bool decode;  /* PICTURE: FINISHED brings the pixels too */
+
+    const int *positions; /* PROBE: ascending */
+    int n_positions;
+
+    const uint8_t *rgb;    /* ENCODE: [height, width, 3] */
+    const int32_t *codes;  /* DECODE: VQ codes, [height/16, width/16] */
+    const float *logits;   /* DRAW: [n_logits] */
+    int n_logits, n_seeds; /* DRAW: seeds sampling.seed .. + n_seeds - 1 */
+};
+
+/* One event, taken from the mailbox, ended with mail_destroy(&event->mail). Arrays belong to the event. */
+struct engine_event {
+    struct mail mail; /* first: a mail is an event */
+    enum engine_event_kind kind;
+    uint64_t request; /* engine's id */
+    uint64_t tag;
+    int pipeline;
+    int tokens_done, tokens_total; /* total is 0 where it is not known (FREE) */
+    int rows_done;                 /* PICTURE: finished rows of codes */
+    double eta_s;                  /* PROGRESS: to the end; below 0 when not known */
+
+    /* FINISHED */
+    int32_t *
+        ids; /* PICTURE, FREE: tokens after the prompt, <eoss> or end of turn included; ENCODE: VQ codes; DRAW: tokens */
+    int n_ids;
+    float *logits; /* PROBE: [n_logits_rows, vocab] */
+    int n_logits_rows, vocab;
+    uint8_t *rgb; /* DECODE, PICTURE with decode: [height, width, 3] */
+    int width, height;
+    int n_passes; /* plans this request had rows in */
+    int64_t queued_ms, first_token_ms,
+        finished_ms; /* monotonic clock; first_token_ms 0 without one */
+    int64_t started_ms, submitted_ms;
+
+    struct error error; /* FAILED */
+};
+
+struct engine;
+
+/* Starts the loop thread and the workers and returns at once; engine_wait_ready tells when they stand. */
+enum status engine_create(struct engine **out, const struct engine_options *options,
+                          struct error *err);
+
+/*
+ * Waits until every worker is loaded.
+ *
+ * STATUS_TIMEOUT: not within wait_ms.  Else the reason why a worker refused to load (a wrong checkpoint, no memory):
+ * before the first success such a refusal ends the engine; afterwards lost workers are started again with growing pauses.
+ */
+enum status engine_wait_ready(struct engine *engine, int wait_ms, struct error *err);
+
+/*
+ * Hands over n requests, all or none; events go to `replies`, which is held until the last event.
+ *
+ * ids: NULL or [n], what engine_cancel and the events call them.
+ * STATUS_FULL: queue_max would be passed.  STATUS_CANCELED: the engine is stopping.
+ * What the scheduler finds wrong later (too long for the positions or the pool) comes as FAILED.
+ */
+enum status engine_submit(struct engine *engine, const struct engine_request *requests, int n,
+                          struct mailbox *replies, uint64_t *ids, struct error *err);
+
+/* Ends a request at the next step; its last event is FAILED with STATUS_CANCELED unless it ended before. Unknown ids are ignored. */
+void engine_cancel(struct engine *engine, uint64_t id);
+
+/* No new requests; returns when the open ones ended or wait_ms passed (then they fail with STATUS_CANCELED). */
+void engine_stop(struct engine *engine, int wait_ms);
+
+/* Stops without waiting when engine_stop was not called, ends the workers, joins the thread. NULL is fine. */
+void engine_destroy(struct engine *engine);
+
+/* ---- what is going on, for health, metrics and `inspect generate` ---- */
+
+enum {
+    ENGINE_UNITS_TEXT_BYTES = 64,
+    ENGINE_DIGEST_TEXT_BYTES = 129,
+    ENGINE_FINGERPRINT_TEXT_BYTES = 256
+};
+
+struct engine_stage_stats {
+    int pipeline, stage;
+    int pid;
+    bool ready;
+    char units[ENGINE_UNITS_TEXT_BYTES]; /* "embed,0-3" */
+    uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
+    uint64_t busy_ns, wait_ns; /* sums over plans */
+    uint64_t link_bytes;       /* sent to the next stage */
+    int kv_blocks_used;
+};
+
+struct engine_stats {
+    bool ready; /* every worker is loaded */
+    bool stopping;
+    int n_running, n_waiting; /* pictures and text requests */
+    int n_codec_open;         /* encodes and decodes not yet answered */
+    int64_t
+        token_age_ms; /* since the last committed token, or since work began when that is later; 0 when idle */
+    int kv_blocks, kv_blocks_used;             /* of one stage, summed over pipelines */
+    uint64_t prompt_tokens, generation_tokens; /* sums */
+    uint64_t image_tokens;
+    uint64_t n_succeeded, n_failed, n_canceled, n_refused;
+    uint64_t n_plans, n_plan_rows, n_worker_restarts;
+    int n_stages; /* entries in stages */
+    struct engine_stage_stats stages[ENGINE_PIPELINES_MAX * ENGINE_STAGES_MAX];
+};
+
+/* A copy of the loop thread's latest figures. The caller frees with free(). NULL: no memory. */
+struct engine_stats *engine_stats(struct engine *engine);
+
+#endif
