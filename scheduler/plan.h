@@ -27,8 +27,7 @@ enum plan_output_kind {
 
 /* Which ids a draw may give, and which top-k counts. */
 enum plan_set {
-    PLAN_SET_TEXT, /* every id; text_top_k */
-    PLAN_SET_TEXT_EXCEPT, /* every id but `listed` (a picture that has no room may not start); text_top_k */
+    PLAN_SET_TEXT, /* every id but picture codes and `listed` (a picture without room may not start); text_top_k */
     PLAN_SET_CODES, /* picture codes only; image_top_k */
     PLAN_SET_LISTED /* `listed` only (size tokens of a picture); image_top_k */
 };
@@ -71,8 +70,8 @@ struct plan_fork {
 };
 
 struct plan {
-    uint32_t epoch;  /* rises with every scheduler_reset */
-    uint64_t number; /* from 1 in each epoch */
+    uint64_t epoch;  /* as of the last scheduler_reset */
+    uint64_t number; /* from 1 in each epoch, without gaps */
     int slot;        /* micro-batch slot, for logs */
     int n_release, n_forks, n_rows, n_samplings;
     const uint64_t
@@ -86,15 +85,20 @@ struct plan {
     int64_t n_context; /* positions whose keys are read: sum over rows of start + n_tokens */
 };
 
-/* What the last stage answers. */
-enum {
-    PLAN_TOKEN_NAN = -1
-}; /* instead of a token id: logits were not finite, so that request fails */
+/* A row that failed while the plan as a whole went well: numbers that are not finite. Its request fails alone. */
+struct plan_row_failure {
+    int row;
+    const char *text;
+};
 
+/* What the last stage answers. */
 struct plan_result {
     uint64_t number;
-    int n_tokens;          /* equal to the plan's n_draws */
-    const int32_t *tokens; /* in the order of rows and outputs; UNCONDITIONAL rows give none */
+    int n_tokens; /* equal to the plan's n_draws */
+    const int32_t *
+        tokens; /* in the order of rows and outputs; UNCONDITIONAL rows give none; any value for failed rows */
+    int n_failures;
+    const struct plan_row_failure *failures;
 };
 
 #endif

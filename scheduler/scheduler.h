@@ -44,6 +44,7 @@ struct scheduler_stage_prior {
 
 struct scheduler_options {
     const struct vocabulary *vocabulary; /* borrowed, outlives the scheduler */
+    uint64_t epoch;                      /* named by plans until the first scheduler_reset [1] */
     int n_stages;                        /* 1 .. SCHEDULER_STAGES_MAX */
     int kv_blocks;        /* blocks of PLAN_BLOCK_TOKENS positions in the pool of every stage */
     int max_positions;    /* of one sequence */
@@ -123,9 +124,10 @@ enum status scheduler_fail_plan(struct scheduler *scheduler, int64_t now_ns, uin
  * Unknown plans and stages are ignored. */
 void scheduler_measure(struct scheduler *scheduler, uint64_t number, int stage, int64_t busy_ns);
 
-/* The stages lost their memory. Plans in flight are forgotten, the epoch rises, numbers start at 1, and every
- * request that ran is put in front of the queue with its tokens; they are filled in again when it is admitted. */
-void scheduler_reset(struct scheduler *scheduler, int64_t now_ns);
+/* The stages lost their memory, or will be told to. Plans in flight are forgotten, plans name the given epoch from now on and
+ * their numbers start at 1 again, and every request that ran is put in front of the queue with its tokens; they are filled
+ * in again when it is admitted. The daemon asks for no plan before all stages are ready for that epoch. */
+void scheduler_reset(struct scheduler *scheduler, int64_t now_ns, uint64_t epoch);
 
 enum scheduler_event_kind {
     SCHEDULER_STARTED,  /* admitted for the first time */
