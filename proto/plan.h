@@ -1,0 +1,61 @@
+/*
+ * plan.h - what a StepPlan and a StepResult may contain, checked before they are sent and after they came.
+ *
+ * Pure: no state, no memory. What depends on a stage's own state (positions held, free blocks, the expected epoch and
+ * number) is checked by worker/stage.c and worker/control.c.
+ */
+#ifndef MGPT_PROTO_PLAN_H
+#define MGPT_PROTO_PLAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "proto/mgpt.pb-c.h"
+
+enum {
+    PLAN_TOKENS_MAX = 65536,   /* limit of Load.rows_max */
+    PLAN_ROWS_MAX = 4096,
+    PLAN_OUTPUTS_MAX = 16384,  /* draws in a plan */
+    PLAN_LOGITS_MAX = 64,      /* LOGITS outputs in a plan: they come back whole */
+    PLAN_FORKS_MAX = 4096,
+    PLAN_RELEASES_MAX = 65536,
+    PLAN_SAMPLINGS_MAX = 4096,
+    PLAN_LISTED_MAX = 65536,   /* allowed or forbidden ids of all outputs of a plan together */
+    PLAN_QUEUE_MAX = 64,       /* accepted plans that wait in a stage for their turn; one more is refused */
+    PLAN_UNITS_MAX = 1026,     /* limit of a model: 1,024 layers */
+    PLAN_KV_BLOCKS_MAX = 1 << 24,
+    PLAN_BLOCK_POSITIONS = 64,
+};
+
+/* What the model and the loaded stage allow. */
+struct plan_limits {
+    uint32_t rows_max;      /* tokens in a plan (Load.rows_max) */
+    uint32_t outputs_max;   /* outputs in a plan (Load.outputs_max) */
+    uint32_t vocab;         /* token ids are below */
+    uint32_t max_positions; /* start + tokens of a row at most */
+};
+
+/*
+ * STATUS_INVALID names the row, fork or output, what was found and expected. Checked: epoch and number at least 1, all
+ * counts, ids, positions and finite numbers; that no sequence occurs in two rows, that no row's sequence is released by
+ * the same plan (unless it is made anew by a fork), that roles pair up with equal numbers of outputs, that the lists of
+ * ids ascend.
+ */
+enum status plan_check(const Mgpt__StepPlan *plan, const struct plan_limits *limits, struct error *err);
+
+/* Tokens, and outputs without those of unconditional rows, of a checked plan. */
+int plan_n_tokens(const Mgpt__StepPlan *plan);
+int plan_n_outputs(const Mgpt__StepPlan *plan);
+
+/*
+ * Checks a result against the plan it answers. is_last: from the last stage, so each output of a plan that went well has its
+ * token, its logits or its error, exactly once, and tokens are in the output's set where that is listed.
+ */
+enum status plan_check_result(const Mgpt__StepResult *result, const Mgpt__StepPlan *plan, bool is_last,
+                              uint32_t vocab, struct error *err);
+
+/* Checks a Load by itself; n_units of the model (layers + 2). */
+enum status plan_check_load(const Mgpt__Load *load, uint32_t n_units, struct error *err);
+
+#endif
