@@ -1,11 +1,13 @@
 /*
- * checkpoint.h - a folder with config.json and the transformer's weights, one safetensors file or shards with an index.
+ * checkpoint.h - a folder with config.json and the transformer's weights, one safetensors file or
+ * shards with an index.
  *
- * In:      model.safetensors, or model.safetensors.index.json and the shards it names (plain names inside the folder).
- * Out:     the configuration, and views of tensors by name, straight from the mapped files.
- * Owns:    the mappings. Nothing is read before it is asked for; checkpoint_drop_pages() gives the memory back.
- * Ignores: tensors named model.vqmodel.* (the codec comes from vqgan.ckpt).
- * Threads: one at a time. A shard that is cut short by others while it is mapped ends the process (SIGBUS).
+ * In:      model.safetensors, or model.safetensors.index.json and the shards it names (plain names
+ * inside the folder). Out:     the configuration, and views of tensors by name, straight from the
+ * mapped files. Owns:    the mappings. Nothing is read before it is asked for;
+ * checkpoint_drop_pages() gives the memory back. Ignores: tensors named model.vqmodel.* (the codec
+ * comes from vqgan.ckpt). Threads: one at a time. A shard that is cut short by others while it is
+ * mapped ends the process (SIGBUS).
  */
 #ifndef MGPT_MODEL_CHECKPOINT_H
 #define MGPT_MODEL_CHECKPOINT_H
@@ -17,8 +19,8 @@
 
 enum {
     CHECKPOINT_SHARDS_MAX = 512,
-    CHECKPOINT_INDEX_BYTES_MAX = 32 << 20,
-    CHECKPOINT_TENSORS_MAX = 1 << 17, /* over all shards */
+    CHECKPOINT_INDEX_BYTES_MAX = 4 << 20,
+    CHECKPOINT_TENSORS_MAX = 1 << 16, /* over all shards */
     CHECKPOINT_DIGEST_BYTES = 32
 };
 
@@ -41,8 +43,8 @@ bool checkpoint_has(const struct checkpoint *checkpoint, const char *name);
 /*
  * A view of a tensor, valid until the next checkpoint_drop_pages() or checkpoint_close().
  *
- * STATUS_NOT_FOUND names the file that should have had it; STATUS_UNSUPPORTED: not F32, F16 or BF16;
- * STATUS_NOMEM: it lies unaligned in the file, and the copy that is needed then does not fit.
+ * STATUS_NOT_FOUND names the file that should have had it; STATUS_UNSUPPORTED: not F32, F16 or
+ * BF16; STATUS_NOMEM: it lies unaligned in the file, and the copy that is needed then does not fit.
  */
 enum status checkpoint_find(struct checkpoint *checkpoint, const char *name,
                             struct tensor_view *out, struct error *err);
@@ -52,7 +54,8 @@ enum status checkpoint_find_shaped(struct checkpoint *checkpoint, const char *na
                                    const int64_t *shape, struct tensor_view *out,
                                    struct error *err);
 
-/* Ends all views and gives the pages of the mappings back to the system; files stay open and can be read again. */
+/* Ends all views and gives the pages of the mappings back to the system; files stay open and can be
+ * read again. */
 void checkpoint_drop_pages(struct checkpoint *checkpoint);
 
 #endif

@@ -1,22 +1,24 @@
 /*
- * checkpoint_units.h - the tensors of each unit of the transformer, found and shape-checked in one place.
+ * checkpoint_units.h - the tensors of each unit of the transformer, found and shape-checked in one
+ * place.
  *
- * Unit 0 is the embedding, units 1..n_layers are the layers, unit n_layers + 1 is final norm and head.
- * In: a checkpoint. Out: views as of checkpoint_find(), valid as long as those.
+ * Unit 0 is the embedding, units 1..n_layers are the layers, unit n_layers + 1 is final norm and
+ * head. In: a checkpoint. Out: views as of checkpoint_find(), valid as long as those.
  */
 #ifndef MGPT_MODEL_CHECKPOINT_UNITS_H
 #define MGPT_MODEL_CHECKPOINT_UNITS_H
 
 #include "model/checkpoint.h"
 
-/* A dense product: weight [n_out, n_in]; bias [n_out], data NULL when the configuration has none. */
+/* A dense product: weight [n_out, n_in]; bias [n_out], data NULL when the configuration has none.
+ */
 struct linear_tensors {
     struct tensor_view weight, bias;
 };
 
 /*
- * Norm over the heads of q or k: weight and bias [n_rows, head_dim], n_rows = model_parallel_size (older files) or the
- * number of heads. Row h / (heads / n_rows) serves head h.
+ * Norm over the heads of q or k: weight and bias [n_rows, head_dim], n_rows = model_parallel_size
+ * (older files) or the number of heads. Row h / (heads / n_rows) serves head h.
  */
 struct head_norm_tensors {
     struct tensor_view weight, bias;
@@ -49,11 +51,16 @@ enum status checkpoint_find_head(struct checkpoint *checkpoint, struct head_tens
 enum status checkpoint_unit_bytes(struct checkpoint *checkpoint, int unit, size_t *bytes,
                                   struct error *err);
 
+/* Finds and shape-checks the tensors of all units without reading their bytes: what a daemon does
+ * before it starts. */
+enum status checkpoint_check_units(struct checkpoint *checkpoint, struct error *err);
+
 /*
- * BLAKE2b-256 that two processes compare before they work together: the facts of the configuration; name, dtype and
- * shape of every tensor of units first..last in order; and of each tensor's bytes all when there are at most 64 KiB,
- * else 16 pieces of 4 KiB at starts floor(i * (bytes - 4096) / 15), i = 0..15. Cheap (it reads 64 KiB a tensor) and
- * the same for every split of the same bytes into shards. It tells checkpoints apart; it is no proof against forgery.
+ * BLAKE2b-256 that two processes compare before they work together: the facts of the configuration;
+ * name, dtype and shape of every tensor of units first..last in order; and of each tensor's bytes
+ * all when there are at most 64 KiB, else 16 pieces of 4 KiB that start at i * floor((bytes - 4096)
+ * / 15), i = 0..15. Cheap (it reads 64 KiB a tensor) and the same for every split of the same bytes
+ * into shards. It tells checkpoints apart; it is no proof against forgery.
  */
 enum status checkpoint_digest(struct checkpoint *checkpoint, int first_unit, int last_unit,
                               unsigned char digest[CHECKPOINT_DIGEST_BYTES], struct error *err);

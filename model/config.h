@@ -1,10 +1,11 @@
 /*
- * config.h - the facts of a transformer: config.json of a Chameleon checkpoint, in all its spellings.
+ * config.h - the facts of a transformer: config.json of a Chameleon checkpoint, in all its
+ * spellings.
  *
- * In:   config.json as transformers writes it (any version): RoPE as rope_theta + rope_scaling or as rope_parameters.
- * Out:  struct model_config, every field checked against the limits below and against each other.
- * Not read: bos and eos ids (wrong for this model), mask_image_logits, vocabulary_map, dtype (each tensor says its own).
- * Threads: any; nothing is kept.
+ * In:   config.json as transformers writes it (any version): RoPE as rope_theta + rope_scaling or
+ * as rope_parameters. Out:  struct model_config, every field checked against the limits below and
+ * against each other. Not read: bos and eos ids (wrong for this model), mask_image_logits,
+ * vocabulary_map, dtype (each tensor says its own). Threads: any; nothing is kept.
  */
 #ifndef MGPT_MODEL_CONFIG_H
 #define MGPT_MODEL_CONFIG_H
@@ -15,7 +16,7 @@
 #include "base/error.h"
 
 enum {
-    CONFIG_BYTES_MAX = 16 << 20, /* of config.json; a vocabulary_map of 65,536 entries has 2 MB */
+    CONFIG_BYTES_MAX = 4 << 20, /* of config.json; a vocabulary_map of 65,536 entries has 2 MB */
     CONFIG_HIDDEN_MAX = 1 << 16,
     CONFIG_INTER_MAX = 1 << 18,
     CONFIG_LAYERS_MAX = 1024,
@@ -38,7 +39,8 @@ struct model_config {
     float rope_theta;
     float rope_factor;       /* positions are divided by it; 1: no scaling */
     bool swin_norm;          /* norms stand after the blocks */
-    int model_parallel_size; /* rows of the older q_norm and k_norm; divides n_heads and n_kv_heads */
+    int model_parallel_size; /* rows of the older q_norm and k_norm; divides n_heads and n_kv_heads
+                              */
     bool attention_bias;
     bool mlp_bias;
 };
@@ -46,9 +48,10 @@ struct model_config {
 /*
  * Reads the file `path`.
  *
- * STATUS_NOT_FOUND, STATUS_IO: the file cannot be read.  STATUS_INVALID: no JSON, a field missing, of the wrong type,
- * out of its limits, or at odds with another.  STATUS_UNSUPPORTED: another model_type, hidden_act, rope type,
- * tied embeddings, quantised weights. The text names file and field, what was found and what was expected.
+ * STATUS_NOT_FOUND, STATUS_IO: the file cannot be read.  STATUS_INVALID: no JSON, a field missing,
+ * of the wrong type, out of its limits, or at odds with another.  STATUS_UNSUPPORTED: another
+ * model_type, hidden_act, rope type, tied embeddings, quantised weights. The text names file and
+ * field, what was found and what was expected.
  */
 enum status model_config_load(struct model_config *out, const char *path, struct error *err);
 

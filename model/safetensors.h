@@ -1,18 +1,21 @@
 /*
  * safetensors.h - one safetensors file: mapped, its header checked to the last byte.
  *
- * In:      u64 header length, JSON header, data. The tensors must tile the data exactly: no hole, no overlap, no rest.
- * Out:     entries sorted by name, views into the mapping.
- * Threads: any number may read; open and close belong to one.
+ * In:      u64 header length, JSON header, data. The tensors must tile the data exactly: no hole,
+ * no overlap, no rest. Out:     entries sorted by name, views into the mapping. Threads: any number
+ * may read; open and close belong to one.
  */
 #ifndef MGPT_MODEL_SAFETENSORS_H
 #define MGPT_MODEL_SAFETENSORS_H
 
+#include <stdbool.h>
+
 #include "model/tensor.h"
 
 enum {
-    SAFETENSORS_HEADER_BYTES_MAX = 100000000, /* the limit of the format's own library */
-    SAFETENSORS_TENSORS_MAX = 1 << 17,
+    SAFETENSORS_HEADER_BYTES_MAX =
+        4 << 20, /* some 35,000 tensors; parsed, JSON takes up to 40 times its text */
+    SAFETENSORS_TENSORS_MAX = 1 << 16,
     SAFETENSORS_NAME_BYTES_MAX = 1024
 };
 
@@ -28,10 +31,12 @@ struct safetensors_entry {
 
 struct safetensors;
 
-/* STATUS_NOT_FOUND, STATUS_IO, STATUS_NOMEM; STATUS_INVALID with the broken rule. On error *out is NULL. */
+/* STATUS_NOT_FOUND, STATUS_IO, STATUS_NOMEM; STATUS_INVALID with the broken rule. On error *out is
+ * NULL. */
 enum status safetensors_open(struct safetensors **out, const char *path, struct error *err);
 
-/* The same over the caller's memory, which must outlive *out; `name` stands for the file in error texts. */
+/* The same over the caller's memory, which must outlive *out; `name` stands for the file in error
+ * texts. */
 enum status safetensors_open_memory(struct safetensors **out, const void *bytes, size_t n_bytes,
                                     const char *name, struct error *err);
 void safetensors_close(struct safetensors *file); /* NULL is fine */
@@ -46,26 +51,15 @@ const struct safetensors_entry *safetensors_lookup(const struct safetensors *fil
 
 /*
  * The entry as a view. STATUS_UNSUPPORTED: not F32, F16 or BF16.
- * The data may lie unaligned; safetensors_is_aligned() tells, and whoever reads it by type copies it first.
+ * The data may lie unaligned; safetensors_is_aligned() tells, and whoever reads it by type copies
+ * it first.
  */
 enum status safetensors_view(const struct safetensors *file, const struct safetensors_entry *entry,
                              struct tensor_view *out, struct error *err);
-int safetensors_is_aligned(const struct tensor_view *view);
+bool safetensors_is_aligned(const struct tensor_view *view);
 
-/* Gives the pages of the mapping back; they are read again when touched. No effect on memory of the caller. */
+/* Gives the pages of the mapping back; they are read again when touched. No effect on memory of the
+ * caller. */
 void safetensors_drop_pages(struct safetensors *file);
-
-/* One tensor to be written. */
-struct safetensors_output {
-    const char *name;
-    enum dtype dtype;
-    int rank;
-    int64_t shape[TENSOR_RANK_MAX];
-    const void *data;
-};
-
-/* Writes a file of n tensors in the order given, header padded so that the data is aligned to 64. Replaces `path`. */
-enum status safetensors_write(const char *path, const struct safetensors_output *tensors,
-                              int n_tensors, struct error *err);
 
 #endif

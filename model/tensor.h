@@ -28,11 +28,13 @@ size_t tensor_elements(const struct tensor_view *tensor);
 /* "[4096, 11008]" in the caller's storage. */
 const char *tensor_format_shape(char text[TENSOR_SHAPE_TEXT_BYTES], int rank, const int64_t *shape);
 
-/* STATUS_INVALID "'file': tensor 'name' is [..], expected [..]" unless rank and shape are the ones given. */
+/* STATUS_INVALID "'file': tensor 'name' is [..], expected [..]" unless rank and shape are the ones
+ * given. */
 enum status tensor_expect_shape(const struct tensor_view *tensor, int rank, const int64_t *shape,
                                 struct error *err);
 
-/* STATUS_INVALID at the first NaN or infinity, naming file, tensor and place. Reads all bytes once. */
+/* STATUS_INVALID at the first NaN or infinity, naming file, tensor and place. Reads all bytes once.
+ */
 enum status tensor_check_finite(const struct tensor_view *tensor, struct error *err);
 
 #endif
