@@ -53,7 +53,7 @@ static bool finite32(const uint32_t *values, size_t n)
     return !bad;
 }
 
-static bool finite(const struct tensor_view *tensor, size_t first, size_t n)
+static bool all_finite(const struct tensor_view *tensor, size_t first, size_t n)
 {
     const unsigned char *at =
         (const unsigned char *)tensor->data + first * dtype_bytes(tensor->dtype);
@@ -68,9 +68,9 @@ enum status tensor_check_finite(const struct tensor_view *tensor, struct error *
     size_t n = tensor_elements(tensor);
     for (size_t first = 0; first < n; first += PIECE) {
         size_t piece = n - first < PIECE ? n - first : PIECE;
-        if (finite(tensor, first, piece))
+        if (all_finite(tensor, first, piece))
             continue;
-        while (finite(tensor, first, 1))
+        while (all_finite(tensor, first, 1))
             first++;
         return error_set(err, STATUS_INVALID, "'%s': tensor '%s': number %zu of %zu is not finite",
                          tensor->file, tensor->name, first, n);
