@@ -1,7 +1,7 @@
 /*
  * curve.h - who may talk: plain sockets on this machine only, CURVE everywhere else.
  *
- * A key file has three lines, in any order, each a word and a Z85 key of 40 characters; '#' begins a comment:
+ * A key file has three lines, in any order, each a word and a Z85 key of 40 characters; a line that begins with '#' is a comment:
  *     public KEY      own key pair
  *     secret KEY
  *     server KEY      public key of the controller (its own public key in the controller's file)

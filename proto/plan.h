@@ -17,7 +17,8 @@ enum {
     PLAN_TOKENS_MAX = 65536,   /* limit of Load.rows_max */
     PLAN_ROWS_MAX = 4096,
     PLAN_OUTPUTS_MAX = 16384,  /* draws in a plan */
-    PLAN_LOGITS_MAX = 64,      /* LOGITS outputs in a plan: they come back whole */
+    PLAN_LOGITS_MAX = 64,      /* LOGITS outputs in a plan: they come back whole, ... */
+    PLAN_LOGITS_BYTES_MAX = 128 << 20, /* ... all in one frame */
     PLAN_FORKS_MAX = 4096,
     PLAN_RELEASES_MAX = 65536,
     PLAN_SAMPLINGS_MAX = 4096,
@@ -25,6 +26,11 @@ enum {
     PLAN_QUEUE_MAX = 64,       /* accepted plans that wait in a stage for their turn; one more is refused */
     PLAN_UNITS_MAX = 1026,     /* limit of a model: 1,024 layers */
     PLAN_KV_BLOCKS_MAX = 1 << 24,
+    PLAN_SEQUENCES_MAX = 1 << 16,
+    PLAN_ACTIVATION_MS_MAX = 3600 * 1000,
+    PLAN_ENDPOINT_BYTES_MAX = 256,
+    PLAN_ROW_ERRORS_MAX = 256, /* RowErrors in a result; outputs beyond fail as a whole plan */
+    PLAN_DRAW_SEEDS_MAX = 65536,
     PLAN_BLOCK_POSITIONS = 64,
 };
 
@@ -38,11 +44,12 @@ struct plan_limits {
 
 /*
  * STATUS_INVALID names the row, fork or output, what was found and expected. Checked: epoch and number at least 1, all
- * counts, ids, positions and finite numbers; that no sequence occurs in two rows, that no row's sequence is released by
- * the same plan (unless it is made anew by a fork), that roles pair up with equal numbers of outputs, that the lists of
- * ids ascend.
+ * counts, ids, positions and finite numbers; that no sequence occurs in two rows or is made by two forks, that roles pair
+ * up with equal numbers of outputs, that offsets and lists of ids ascend.
  */
 enum status plan_check(const Mgpt__StepPlan *plan, const struct plan_limits *limits, struct error *err);
+
+#define PLAN_WHOLE_ROW UINT32_MAX /* RowError.output */
 
 /* Tokens, and outputs without those of unconditional rows, of a checked plan. */
 int plan_n_tokens(const Mgpt__StepPlan *plan);
@@ -50,7 +57,7 @@ int plan_n_outputs(const Mgpt__StepPlan *plan);
 
 /*
  * Checks a result against the plan it answers. is_last: from the last stage, so each output of a plan that went well has its
- * token, its logits or its error, exactly once, and tokens are in the output's set where that is listed.
+ * token, its logits or its error, in the order of rows and outputs. Other stages send errors alone.
  */
 enum status plan_check_result(const Mgpt__StepResult *result, const Mgpt__StepPlan *plan, bool is_last,
                               uint32_t vocab, struct error *err);
