@@ -1,11 +1,12 @@
 /*
  * group_norm.h - GroupNorm of a picture as one scale and one shift a channel, f32.
  *
- * The norm itself is y = (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance over the pixels
- * and channels of a group (Wu and He 2018, arXiv 1803.08494). That is x * scale + shift for each channel; conv2d()
- * applies it while it reads x, so x is read once here and no normalised picture is stored.
- * Numbers: pixels are cut into at most GROUP_NORM_PARTS parts by their number alone; means and squares are centred
- *          within small runs and merged in order in f64. The number of threads changes nothing.
+ * The norm itself is y = (x - mean) / sqrt(variance + eps) * weight + bias, with mean and variance
+ * over the pixels and channels of a group (Wu and He 2018, arXiv 1803.08494). That is x * scale +
+ * shift for each channel; conv2d() applies it while it reads x, so x is read once here and no
+ * normalised picture is stored. Numbers: pixels are cut into at most GROUP_NORM_PARTS parts by
+ * their number alone; means and squares are centred within small runs and merged in order in f64.
+ * The number of threads changes nothing.
  */
 #ifndef MGPT_KERNELS_GROUP_NORM_H
 #define MGPT_KERNELS_GROUP_NORM_H

@@ -1,9 +1,10 @@
 /*
- * tile_f32.c - register-blocked kernels for AVX-512, AVX2 and portable vectors, one for each number of rows.
+ * tile_f32.c - register-blocked kernels for AVX-512, AVX2 and portable vectors, one for each number
+ * of rows.
  *
- * A kernel keeps its part of C in registers while it walks k: one vector load of B a column vector and one
- * broadcast of A a row feed rows * vectors products. 12 x 2 vectors of AVX-512 (24 of 32 registers) and 6 x 2 of
- * AVX2 (12 of 16) leave room for B and hide the latency of FMA.
+ * A kernel keeps its part of C in registers while it walks k: one vector load of B a column vector
+ * and one broadcast of A a row feed rows * vectors products. 12 x 2 vectors of AVX-512 (24 of 32
+ * registers) and 6 x 2 of AVX2 (12 of 16) leave room for B and hide the latency of FMA.
  */
 #include "kernels/cpu/tile_f32.h"
 
@@ -27,9 +28,8 @@
 enum { AVX512_ROWS = 12, AVX2_ROWS = 6 };
 
 /* rows and vectors are constants at every call, so the arrays become registers. */
-__attribute__((target("avx512f"))) static ALWAYS_INLINE void avx512_body(const int rows,
-                                                                         const int vectors,
-                                                                         ARGUMENTS)
+__attribute__((target("avx512f"))) static ALWAYS_INLINE void
+avx512_body(const int rows, const int vectors, ARGUMENTS)
 {
     __m512 sum[AVX512_ROWS][2];
 #pragma GCC unroll 12
@@ -104,8 +104,8 @@ AVX512_KERNEL(11)
 AVX512_KERNEL(12)
 
 static const tile_f32_kernel avx512_narrow[] = {
-    avx512_narrow_1, avx512_narrow_2, avx512_narrow_3,  avx512_narrow_4,
-    avx512_narrow_5, avx512_narrow_6, avx512_narrow_7,  avx512_narrow_8,
+    avx512_narrow_1, avx512_narrow_2,  avx512_narrow_3,  avx512_narrow_4,
+    avx512_narrow_5, avx512_narrow_6,  avx512_narrow_7,  avx512_narrow_8,
     avx512_narrow_9, avx512_narrow_10, avx512_narrow_11, avx512_narrow_12,
 };
 static const tile_f32_kernel avx512_wide[] = {
@@ -209,5 +209,20 @@ void tile_f32_multiply(const struct tile_f32 *tile, float *c, ptrdiff_t c_stride
         kernels[rows - 1](c + row * c_stride, c_stride, a + row * a_stride, a_stride, b, b_stride,
                           k, add);
         row += rows;
+    }
+}
+
+const struct tile_f32 *tile_f32_of(const struct stream *stream)
+{
+    switch (stream_code_path(stream)) {
+#if defined(__x86_64__)
+    case CODE_PATH_AMX:
+    case CODE_PATH_AVX512BF16:
+        return &avx512_tile;
+    case CODE_PATH_AVX2:
+        return &avx2_tile;
+#endif
+    default:
+        return &portable_tile;
     }
 }

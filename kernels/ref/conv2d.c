@@ -14,7 +14,8 @@ static float read_input(const float *pixel, int channel, const struct conv2d_nor
     return norm->swish ? v / (1.0f + expf(-v)) : v;
 }
 
-/* The product of one kernel with the pixels around (row, column); up-sampled pixels are found by halving. */
+/* The product of one kernel with the pixels around (row, column); up-sampled pixels are found by
+ * halving. */
 static float convolve(const float *x, const struct conv2d_shape *shape, const float *weight,
                       const struct conv2d_norm *norm, int width, int height, int row, int column)
 {
@@ -39,8 +40,12 @@ void conv2d_ref(float *y, const float *x, const struct conv2d_shape *shape, cons
 {
     int stride = shape->kind == CONV2D_DOWN ? 2 : 1;
     int border = shape->kind == CONV2D_DOWN ? 0 : shape->kernel / 2;
-    int rows = shape->kind == CONV2D_DOWN ? height / 2 : shape->kind == CONV2D_UP ? height * 2 : height;
-    int columns = shape->kind == CONV2D_DOWN ? width / 2 : shape->kind == CONV2D_UP ? width * 2 : width;
+    int rows = shape->kind == CONV2D_DOWN ? height / 2
+               : shape->kind == CONV2D_UP ? height * 2
+                                          : height;
+    int columns = shape->kind == CONV2D_DOWN ? width / 2
+                  : shape->kind == CONV2D_UP ? width * 2
+                                             : width;
     size_t kernel_floats = (size_t)shape->n_in * shape->kernel * shape->kernel;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++)

@@ -1,5 +1,6 @@
 /*
- * spatial_attention.c - the plain twin of kernels/spatial_attention.h: one query at a time, all scores stored.
+ * spatial_attention.c - the plain twin of kernels/spatial_attention.h: one query at a time, all
+ * scores stored.
  */
 #include "kernels/spatial_attention.h"
 
@@ -20,7 +21,8 @@ void spatial_attention_ref(float *out, const float *q, const float *k, const flo
     for (int p = 0; p < n_pixels; p++) {
         float highest = -INFINITY, total = 0.0f;
         for (int i = 0; i < n_pixels; i++) {
-            scores[i] = dot(q + (size_t)p * n_channels, k + (size_t)i * n_channels, n_channels) * scale;
+            scores[i] =
+                dot(q + (size_t)p * n_channels, k + (size_t)i * n_channels, n_channels) * scale;
             highest = fmaxf(highest, scores[i]);
         }
         for (int i = 0; i < n_pixels; i++) {

@@ -1,0 +1,256 @@
+/*
+ * conv2d.c - convolution on the CPU as a product of a patch of pixels with panels of weights.
+ *
+ * The picture is cut into tiles of cells (output pixels; for UP input pixels, each of which becomes
+ * 2x2). For a tile a thread copies its patch (the cells and the border they need, normalised, zeros
+ * outside the picture) into scratch that fits the second cache; then, panel by panel of output
+ * channels, it multiplies row after row of cells with the weights, at most K_MAX products deep so
+ * that the part of the panel in use stays in the first cache, and adds bias and residual as it
+ * writes the tile out. Tiles are claimed one at a time, so threads that lose their core to others
+ * do not hold the rest up; which thread takes which tile changes no number.
+ */
+#include "kernels/conv2d.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+#include "kernels/cpu/conv2d_weight.h"
+#include "kernels/cpu/norm_row.h"
+#include "kernels/cpu/tile_f32.h"
+#include "kernels/cpu/vector_f32.h"
+#include "kernels/stream.h"
+
+enum {
+    PATCH_FLOATS =
+        80 * 1024,    /* 320 KiB: with the panel and the sums it fits a second cache of 1 MiB */
+    CELLS_MAX = 1024, /* of a tile; their sums are 128 KiB */
+    K_MAX = 256       /* products a kernel call runs through: 32 KiB of a panel */
+};
+
+/* Where tiles lie and what a patch is; in cells but for patch_*, which are pixels of x. */
+struct plan {
+    int width, height;           /* of the grid of cells */
+    int tile_width, tile_height; /* the last ones may be smaller */
+    int tiles_across, n_tiles;
+    int stride;                    /* pixels between cells */
+    int span;                      /* pixels that a cell needs, each way */
+    int border;                    /* of them, before the cell's own */
+    int patch_width, patch_height; /* of a whole tile */
+};
+
+struct job {
+    float *y;
+    const float *x, *residual;
+    const struct conv2d_weight *weight;
+    const struct conv2d_norm *norm;
+    int width, height; /* of x */
+    struct plan plan;
+    struct stream *stream;
+    const struct tile_f32 *kernels;
+    atomic_int next_tile;
+    atomic_bool out_of_memory;
+};
+
+static int divide_up(int a, int b)
+{
+    return (a + b - 1) / b;
+}
+
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows of cells that fit the patch and the limit of cells when a tile is `width` cells wide; below
+ * 1 when none does. */
+static int rows_that_fit(const struct plan *plan, int width, int n_in)
+{
+    int patch_width = (width - 1) * plan->stride + plan->span;
+    int patch_rows = PATCH_FLOATS / (patch_width * n_in);
+    if (patch_rows < plan->span)
+        return 0;
+    return smaller((patch_rows - plan->span) / plan->stride + 1, CELLS_MAX / width);
+}
+
+/* The widest candidate wastes least at the ends of rows, a squarer tile reads less border: take the
+ * one with the smallest patch a cell. Candidates are multiples of the rows of a kernel call. */
+static void choose_tile(struct plan *plan, int n_in, int n_threads)
+{
+    static const int widths[] = {48, 36, 24, 12, 6, 3, 1};
+    double best = 0;
+    plan->tile_width = plan->tile_height = 1;
+    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
+        int width = divide_up(plan->width, divide_up(plan->width, widths[i]));
+        int height = smaller(rows_that_fit(plan, width, n_in), plan->height);
+        if (height < 1)
+            continue;
+        double patch = (double)((width - 1) * plan->stride + plan->span) *
+                       ((height - 1) * plan->stride + plan->span);
+        double share = width * height / patch;
+        if (share > best * 1.02) {
+            best = share;
+            plan->tile_width = width;
+            plan->tile_height = height;
+        }
+    }
+    /* A small picture is cut finer, so that every thread has several tiles to claim. */
+    plan->tiles_across = divide_up(plan->width, plan->tile_width);
+    int bands = smaller(divide_up(4 * n_threads, plan->tiles_across), plan->height);
+    plan->tile_height = smaller(plan->tile_height, divide_up(plan->height, bands));
+}
+
+static void plan_tiles(struct plan *plan, const struct conv2d_shape *shape, int width, int height,
+                       int n_threads)
+{
+    int down = shape->kind == CONV2D_DOWN;
+    plan->width = down ? width / 2 : width;
+    plan->height = down ? height / 2 : height;
+    plan->stride = down ? 2 : 1;
+    plan->span = shape->kernel;
+    plan->border = down ? 0 : shape->kernel / 2;
+    choose_tile(plan, shape->n_in, n_threads);
+    plan->n_tiles = plan->tiles_across * divide_up(plan->height, plan->tile_height);
+    plan->patch_width = (plan->tile_width - 1) * plan->stride + plan->span;
+    plan->patch_height = (plan->tile_height - 1) * plan->stride + plan->span;
+}
+
+/* Copies the patch whose first pixel is (top, left) of x, which may lie outside. */
+static void gather(const struct job *job, float *patch, int top, int left, int rows, int columns)
+{
+    int n_in = job->weight->shape.n_in;
+    int before = left < 0 ? -left : 0;
+    int inside = smaller(left + columns, job->width) - (left + before);
+    enum code_path path = stream_code_path(job->stream);
+    for (int r = top; r < top + rows; r++, patch += (size_t)job->plan.patch_width * n_in) {
+        if (r < 0 || r >= job->height) {
+            memset(patch, 0, sizeof(float) * columns * n_in);
+            continue;
+        }
+        const float *from = job->x + ((size_t)r * job->width + left + before) * n_in;
+        int after = columns - before - inside;
+        memset(patch, 0, sizeof(float) * before * n_in);
+        norm_row(patch + before * n_in, from, inside, n_in, job->norm, path);
+        memset(patch + (before + inside) * n_in, 0, sizeof(float) * after * n_in);
+    }
+}
+
+/* sums [rows * columns, n] = patch times one panel. patch points at the first pixel of the first
+ * cell. */
+static void multiply(const struct job *job, float *sums, const float *patch, const float *panel,
+                     int n, int rows, int columns)
+{
+    const struct plan *plan = &job->plan;
+    int n_in = job->weight->shape.n_in;
+    int run = job->weight->taps * n_in, chunks = divide_up(run, K_MAX);
+    ptrdiff_t line = (ptrdiff_t)plan->patch_width * n_in;
+    bool add = false;
+    for (int tap = 0; tap < job->weight->taps; tap++)
+        for (int chunk = 0; chunk < chunks; chunk++) {
+            int from = (int)((int64_t)run * chunk / chunks);
+            int k = (int)((int64_t)run * (chunk + 1) / chunks) - from;
+            for (int r = 0; r < rows; r++)
+                tile_f32_multiply(job->kernels, sums + r * columns * n, n,
+                                  patch + (r * plan->stride + tap) * line + from,
+                                  plan->stride * n_in, panel, n, columns, n, k, add);
+            panel += (size_t)k * n;
+            add = true;
+        }
+}
+
+/* y = sums + bias + residual for `used` of the n channels of one pixel. */
+static void write_pixel(float *y, const float *sums, const float *bias, const float *residual,
+                        int used)
+{
+    int c = 0;
+    for (; c + VECTOR_F32_LANES <= used; c += VECTOR_F32_LANES) {
+        f32x16 v = *(const f32x16 *)(sums + c) + *(const f32x16 *)(bias + c);
+        if (residual)
+            v += *(const f32x16 *)(residual + c);
+        *(f32x16 *)(y + c) = v;
+    }
+    for (; c < used; c++) {
+        float v = sums[c] + bias[c];
+        y[c] = residual ? v + residual[c] : v;
+    }
+}
+
+/* Writes the sums of a panel for the cells from (top, left) on; phase is the place in the 2x2 of
+ * UP. */
+static void write_cells(const struct job *job, const float *sums, int n, int first_column,
+                        int phase, int top, int left, int rows, int columns)
+{
+    const struct conv2d_shape *shape = &job->weight->shape;
+    int zoom = shape->kind == CONV2D_UP ? 2 : 1;
+    int used = smaller(n, shape->n_out - first_column);
+    const float *bias = job->weight->memory + first_column;
+    for (int r = 0; r < rows; r++) {
+        size_t line = (size_t)((top + r) * zoom + phase / 2) * job->plan.width * zoom;
+        for (int c = 0; c < columns; c++, sums += n) {
+            size_t pixel = line + (left + c) * zoom + phase % 2;
+            size_t at = pixel * shape->n_out + first_column;
+            write_pixel(job->y + at, sums, bias, job->residual ? job->residual + at : NULL, used);
+        }
+    }
+}
+
+static void run_tile(const struct job *job, int tile, float *patch, float *sums)
+{
+    const struct plan *plan = &job->plan;
+    const struct conv2d_weight *weight = job->weight;
+    int top = tile / plan->tiles_across * plan->tile_height;
+    int left = tile % plan->tiles_across * plan->tile_width;
+    int rows = smaller(plan->tile_height, plan->height - top);
+    int columns = smaller(plan->tile_width, plan->width - left);
+    gather(job, patch, top * plan->stride - plan->border, left * plan->stride - plan->border,
+           (rows - 1) * plan->stride + plan->span, (columns - 1) * plan->stride + plan->span);
+    for (int phase = 0; phase < weight->n_phases; phase++) {
+        const float *from =
+            patch + (phase / 2 * plan->patch_width + phase % 2) * weight->shape.n_in;
+        for (int first = 0; first < weight->n_columns; first += TILE_F32_COLUMNS) {
+            int n = weight->n_columns - first < TILE_F32_COLUMNS ? TILE_F32_LANE : TILE_F32_COLUMNS;
+            multiply(job, sums, from, conv2d_weight_panel(weight, phase, first), n, rows, columns);
+            write_cells(job, sums, n, first, phase, top, left, rows, columns);
+        }
+    }
+}
+
+static void run_tiles(void *context, int thread_index, int n_threads)
+{
+    (void)n_threads;
+    struct job *job = context;
+    const struct plan *plan = &job->plan;
+    size_t patch_floats = (size_t)plan->patch_width * plan->patch_height * job->weight->shape.n_in;
+    size_t sum_floats = (size_t)plan->tile_width * plan->tile_height * TILE_F32_COLUMNS;
+    patch_floats = (patch_floats + 15) / 16 * 16; /* the sums begin at a cache line */
+    float *patch =
+        stream_scratch(job->stream, thread_index, sizeof(float) * (patch_floats + sum_floats));
+    if (!patch) {
+        job->out_of_memory = true;
+        return;
+    }
+    for (int tile; (tile = atomic_fetch_add(&job->next_tile, 1)) < plan->n_tiles;)
+        run_tile(job, tile, patch, patch + patch_floats);
+}
+
+enum status conv2d(float *y, const float *x, const struct conv2d_weight *weight,
+                   const struct conv2d_norm *norm, const float *residual, int width, int height,
+                   struct stream *stream)
+{
+    const struct conv2d_shape *shape = &weight->shape;
+    if (width < 1 || height < 1 || (norm && shape->n_in % VECTOR_F32_LANES))
+        return STATUS_INVALID;
+    if (shape->kind == CONV2D_DOWN && (width % 2 || height % 2))
+        return STATUS_INVALID;
+    struct job job = {.y = y,
+                      .x = x,
+                      .residual = residual,
+                      .weight = weight,
+                      .norm = norm,
+                      .width = width,
+                      .height = height,
+                      .stream = stream,
+                      .kernels = tile_f32_of(stream)};
+    plan_tiles(&job.plan, shape, width, height, stream_n_threads(stream));
+    stream_parallel(stream, run_tiles, &job);
+    return job.out_of_memory ? STATUS_NOMEM : STATUS_OK;
+}

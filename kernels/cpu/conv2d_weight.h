@@ -1,0 +1,34 @@
+/*
+ * conv2d_weight.h - weights as the CPU kernel walks them.
+ *
+ * Output channels are cut into panels of TILE_F32_COLUMNS (the last may be TILE_F32_LANE wide,
+ * filled up with zeros). A panel is [k, columns] with k = (kernel row, kernel column, input
+ * channel): the order of the products, and the order in which a patch of pixels lies in memory, so
+ * that a kernel row is one run of `taps * n_in` floats. CONV2D_UP has four such matrices, one for
+ * each place of an output pixel in its 2x2: there the three rows of the kernel meet two rows of the
+ * picture, so their weights are added up, columns likewise.
+ */
+#ifndef MGPT_KERNELS_CPU_CONV2D_WEIGHT_H
+#define MGPT_KERNELS_CPU_CONV2D_WEIGHT_H
+
+#include "kernels/conv2d.h"
+
+struct conv2d_weight {
+    struct conv2d_shape shape;
+    struct stream *stream; /* whose memory it is */
+    int taps;      /* rows (and columns) of the kernel that meet different pixels: 1, 2 (UP) or 3 */
+    int n_phases;  /* 4 for UP, else 1 */
+    int n_columns; /* n_out, rounded up to TILE_F32_LANE */
+    size_t phase_floats; /* taps * taps * n_in * n_columns */
+    size_t bytes;        /* of memory */
+    float *memory;       /* bias [n_columns], then the phases */
+};
+
+static inline const float *conv2d_weight_panel(const struct conv2d_weight *weight, int phase,
+                                               int first_column)
+{
+    size_t k = (size_t)weight->taps * weight->taps * weight->shape.n_in;
+    return weight->memory + weight->n_columns + phase * weight->phase_floats + k * first_column;
+}
+
+#endif
