@@ -20,7 +20,8 @@ enum {
     GROUPS = 32,     /* of every GroupNorm */
     CODE_LEVELS = 5, /* a code stands for 16 x 16 pixels, which is 2^4 */
     PATH_BYTES = 160,
-    RESOLUTION_MAX = 1 << 16
+    RESOLUTION_MAX = 1 << 16,
+    RESOLUTION_DEFAULT = 256 /* of all published files */
 };
 
 /* A whole number or a list of them, wanted at a path. */
@@ -256,17 +257,15 @@ static enum status unsupported(struct walk *walk, const char *path, int found, c
                      path, found, expected);
 }
 
-/* Attention at a level is not offered; a resolution that no level has asks for none. */
-static enum status check_attention(struct walk *walk, const struct vqgan_config *config)
+/* A resolution that no level has asks for nothing, as in taming's code. */
+static void mark_attention(const struct walk *walk, struct vqgan_config *config)
 {
-    const struct wanted *attention = &walk->wanted[ATTENTION];
-    for (int i = 0; i < attention->n; i++)
+    const struct wanted *resolution = &walk->wanted[RESOLUTION];
+    int highest = resolution->is_given ? walk->resolution : RESOLUTION_DEFAULT;
+    for (int i = 0; i < walk->wanted[ATTENTION].n; i++)
         for (int level = 0; level < config->n_levels; level++)
-            if (!walk->wanted[RESOLUTION].is_given ||
-                walk->resolution >> level == walk->attention[i])
-                return unsupported(walk, attention->path, walk->attention[i],
-                                   "an empty list: attention only in the middle");
-    return STATUS_OK;
+            if (highest >> level == walk->attention[i])
+                config->attention[level] = true;
 }
 
 static enum status check_widths(struct walk *walk, const struct vqgan_config *config)
@@ -300,8 +299,8 @@ static enum status check_together(struct walk *walk, struct vqgan_config *config
         return error_set(walk->err, STATUS_UNSUPPORTED,
                          "'%s': '%s' has %d levels, expected %d: a code is 16 x 16 pixels",
                          walk->name, walk->wanted[CH_MULT].path, config->n_levels, CODE_LEVELS);
-    enum status st = check_widths(walk, config);
-    return st == STATUS_OK ? check_attention(walk, config) : st;
+    mark_attention(walk, config);
+    return check_widths(walk, config);
 }
 
 static void set_wanted(struct walk *walk, struct vqgan_config *c)
