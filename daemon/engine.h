@@ -1,12 +1,15 @@
 /*
- * engine.h - the model at work: stage processes, codec process and one scheduler, behind one thread-safe door.
+ * engine.h - the model at work: stage processes, codec process and one scheduler, behind one
+ * thread-safe door.
  *
  * In:      requests (token ids in, nothing of HTTP) from any thread, by messages.
- * Out:     events of each request into the mailbox it named: queued, progress, row, then exactly one finished or failed.
- * Owns:    one loop thread, which alone owns the scheduler, the control socket and the worker processes.
- * Threads: every function here may be called from any thread; create, stop and destroy from one.
+ * Out:     events of each request into the mailbox it named: started, progress, then exactly
+ * one finished or failed. Owns:    one loop thread, which alone owns the scheduler, the control
+ * socket and the worker processes. Threads: every function here may be called from any thread;
+ * create, stop and destroy from one.
  *
- * Used by mgptd (with HTTP in front) and by `mgpt inspect`, `mgpt generate --local` (engine in the own process).
+ * Used by mgptd (with HTTP in front) and by `mgpt inspect`, `mgpt generate --local` (engine in the
+ * own process).
  */
 #ifndef MGPT_DAEMON_ENGINE_H
 #define MGPT_DAEMON_ENGINE_H
@@ -17,6 +20,8 @@
 
 #include "base/error.h"
 #include "daemon/mailbox.h"
+#include "daemon/served_model.h"
+#include "scheduler/plan.h"
 
 enum engine_compute { ENGINE_F32, ENGINE_BF16 };
 
@@ -28,46 +33,43 @@ enum {
 };
 
 struct engine_options {
-    const char *model_dir;
-    const char *vq_dir;      /* folder of vqgan.yaml and vqgan.ckpt; NULL: model_dir/tokenizer */
+    const struct served_model
+        *model; /* borrowed, outlives the engine; with checkpoint unless n_pipelines is 0 */
+    const char
+        *vq_dir; /* folder of vqgan.yaml and vqgan.ckpt; NULL: tokenizer/ in the model's folder */
     const char *worker_path; /* NULL: mgpt-worker beside the own program */
-    const char *device;      /* "cpu" */
+    const char *device;      /* NULL: "cpu" */
     enum engine_compute compute;
-    int n_pipelines; /* 0: no transformer, for pictures only */
+    int n_pipelines; /* 0: no transformer */
     int n_stages;
-    bool codec;    /* start a codec worker */
-    int kv_blocks; /* of 64 positions, a stage; 0: for max(4, 2 n) of the longest guided pictures */
-    int chunk_tokens; /* rows of a prefill step; 0: the scheduler's */
+    bool codec;    /* start a worker for pictures */
+    bool draws;    /* start a worker for ENGINE_DRAW */
+    int kv_blocks; /* of 64 positions, a stage; 0: room for max(4, 2 (n_stages + 1)) of the longest
+                      guided pictures */
+    int prefill_rows; /* prompt tokens of a step; 0: the scheduler decides */
     int threads;      /* of a worker; 0: its share of the cores */
     int queue_max;    /* open requests; 0: ENGINE_QUEUE_MAX */
-    int step_wait_ms; /* a plan without its last result for so long loses the pipeline; 0: PIPELINE_STEP_WAIT_MS */
+    int step_wait_ms; /* a plan without its last result for so long loses a stage; 0:
+                         PIPELINE_STEP_WAIT_MS */
     int load_wait_ms; /* a worker that does not load in this time is lost; 0: WORKER_LOAD_WAIT_MS */
-    bool bare;        /* start one stage worker and load nothing: for ENGINE_DRAW alone */
 };
 
-/* What stays readable in a mailbox: events name the request by id and by the caller's tag. */
 enum engine_event_kind {
     ENGINE_EVENT_STARTED,  /* admitted: its blocks are reserved */
-    ENGINE_EVENT_PROGRESS, /* another row of codes is done, or another text token */
+    ENGINE_EVENT_PROGRESS, /* PICTURE: another row of codes is done; FREE: another token; brings the
+                              new tokens */
     ENGINE_EVENT_FINISHED, /* last event */
     ENGINE_EVENT_FAILED    /* last event */
 };
 
 enum engine_work {
-    ENGINE_PICTURE, /* prompt ends with start and size tokens; the grammar gives the rest up to <eoss> */
-    ENGINE_FREE,   /* until end of turn or max_tokens; may hold pictures */
-    ENGINE_PROBE,  /* logits at listed positions of the prompt */
-    ENGINE_ENCODE, /* pixels to codes */
-    ENGINE_DECODE, /* codes to pixels */
-    ENGINE_DRAW    /* tokens from given logits, one a seed */
-};
-
-struct engine_sampling {
-    uint64_t seed;
-    int picture_index; /* n of the request */
-    double temperature;
-    double guidance;
-    int image_top_k, text_top_k; /* 0: all */
+    ENGINE_PICTURE, /* prompt ends with start and size tokens; the grammar gives the rest up to
+                       <eoss> */
+    ENGINE_FREE,    /* until end of turn or max_tokens; may hold pictures */
+    ENGINE_PROBE,   /* logits at listed positions of the prompt */
+    ENGINE_ENCODE,  /* pixels to codes */
+    ENGINE_DECODE,  /* codes to pixels */
+    ENGINE_DRAW     /* tokens from given logits, one a seed */
 };
 
 /* Arrays are borrowed during engine_submit and copied. */
@@ -79,7 +81,7 @@ struct engine_request {
     int n_prompt;
     int width, height; /* PICTURE: pixels; ENCODE, DECODE: pixels, multiples of 16 */
     int max_tokens;    /* FREE */
-    struct engine_sampling sampling;
+    struct plan_sampling sampling;
     int priority; /* higher first; 0 is usual */
     bool decode;  /* PICTURE: FINISHED brings the pixels too */
 
@@ -92,7 +94,8 @@ struct engine_request {
     int n_logits, n_seeds; /* DRAW: seeds sampling.seed .. + n_seeds - 1 */
 };
 
-/* One event, taken from the mailbox, ended with mail_destroy(&event->mail). Arrays belong to the event. */
+/* One event, taken from the mailbox, ended with mail_destroy(&event->mail). Arrays belong to the
+ * event. */
 struct engine_event {
     struct mail mail; /* first: a mail is an event */
     enum engine_event_kind kind;
@@ -104,32 +107,33 @@ struct engine_event {
     double eta_s;                  /* PROGRESS: to the end; below 0 when not known */
 
     /* FINISHED */
-    int32_t *
-        ids; /* PICTURE, FREE: tokens after the prompt, <eoss> or end of turn included; ENCODE: VQ codes; DRAW: tokens */
+    int32_t *ids; /* PROGRESS: the new tokens. FINISHED: PICTURE, FREE: tokens after the prompt,
+                     <eoss> or end of turn included; ENCODE: VQ codes; DRAW: tokens */
     int n_ids;
     float *logits; /* PROBE: [n_logits_rows, vocab] */
     int n_logits_rows, vocab;
     uint8_t *rgb; /* DECODE, PICTURE with decode: [height, width, 3] */
     int width, height;
-    int n_passes; /* plans this request had rows in */
-    int64_t queued_ms, first_token_ms,
-        finished_ms; /* monotonic clock; first_token_ms 0 without one */
-    int64_t started_ms, submitted_ms;
+    int n_passes;   /* plans this request had rows in */
+    int64_t now_ms; /* when the event came about; monotonic, as the next line */
+    int64_t submitted_ms, started_ms, first_token_ms; /* 0: not yet */
 
     struct error error; /* FAILED */
 };
 
 struct engine;
 
-/* Starts the loop thread and the workers and returns at once; engine_wait_ready tells when they stand. */
+/* Starts the loop thread and the workers and returns at once; engine_wait_ready tells when they
+ * stand. */
 enum status engine_create(struct engine **out, const struct engine_options *options,
                           struct error *err);
 
 /*
  * Waits until every worker is loaded.
  *
- * STATUS_TIMEOUT: not within wait_ms.  Else the reason why a worker refused to load (a wrong checkpoint, no memory):
- * before the first success such a refusal ends the engine; afterwards lost workers are started again with growing pauses.
+ * STATUS_TIMEOUT: not within wait_ms.  Else the reason why a worker refused to load (a wrong
+ * checkpoint, no memory): before the first success such a refusal ends the engine; afterwards lost
+ * workers are started again with growing pauses.
  */
 enum status engine_wait_ready(struct engine *engine, int wait_ms, struct error *err);
 
@@ -143,21 +147,23 @@ enum status engine_wait_ready(struct engine *engine, int wait_ms, struct error *
 enum status engine_submit(struct engine *engine, const struct engine_request *requests, int n,
                           struct mailbox *replies, uint64_t *ids, struct error *err);
 
-/* Ends a request at the next step; its last event is FAILED with STATUS_CANCELED unless it ended before. Unknown ids are ignored. */
+/* Ends a request at the next step; its last event is FAILED with STATUS_CANCELED unless it ended
+ * before. Unknown ids are ignored. */
 void engine_cancel(struct engine *engine, uint64_t id);
 
-/* No new requests; returns when the open ones ended or wait_ms passed (then they fail with STATUS_CANCELED). */
+/* No new requests; returns when the open ones ended or wait_ms passed (then they fail with
+ * STATUS_CANCELED). */
 void engine_stop(struct engine *engine, int wait_ms);
 
-/* Stops without waiting when engine_stop was not called, ends the workers, joins the thread. NULL is fine. */
+/* Stops without waiting when engine_stop was not called, ends the workers, joins the thread. NULL
+ * is fine. */
 void engine_destroy(struct engine *engine);
 
 /* ---- what is going on, for health, metrics and `inspect generate` ---- */
 
 enum {
     ENGINE_UNITS_TEXT_BYTES = 64,
-    ENGINE_DIGEST_TEXT_BYTES = 129,
-    ENGINE_FINGERPRINT_TEXT_BYTES = 256
+    ENGINE_FACT_TEXT_BYTES = 256
 };
 
 struct engine_stage_stats {
@@ -165,29 +171,31 @@ struct engine_stage_stats {
     int pid;
     bool ready;
     char units[ENGINE_UNITS_TEXT_BYTES]; /* "embed,0-3" */
+    char digest[ENGINE_FACT_TEXT_BYTES], fingerprint[ENGINE_FACT_TEXT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
     uint64_t busy_ns, wait_ns; /* sums over plans */
     uint64_t link_bytes;       /* sent to the next stage */
     int kv_blocks_used;
+    int n_restarts;
 };
 
 struct engine_stats {
     bool ready; /* every worker is loaded */
     bool stopping;
-    int n_running, n_waiting; /* pictures and text requests */
+    int n_running, n_waiting; /* requests in the stages, in the queue */
+    int n_in_flight;          /* plans */
     int n_codec_open;         /* encodes and decodes not yet answered */
-    int64_t
-        token_age_ms; /* since the last committed token, or since work began when that is later; 0 when idle */
-    int kv_blocks, kv_blocks_used;             /* of one stage, summed over pipelines */
-    uint64_t prompt_tokens, generation_tokens; /* sums */
-    uint64_t image_tokens;
-    uint64_t n_succeeded, n_failed, n_canceled, n_refused;
-    uint64_t n_plans, n_plan_rows, n_worker_restarts;
-    int n_stages; /* entries in stages */
+    int64_t token_age_ms; /* since the last token, or since work began when later; 0 when idle */
+    int kv_blocks, kv_blocks_used; /* of one stage, summed over pipelines */
+    double busy_share;             /* U of DESIGN.md, mean over pipelines */
+    uint64_t prompt_tokens, generation_tokens, image_tokens; /* sums */
+    uint64_t n_succeeded, n_failed, n_canceled, n_refused, n_preempted;
+    uint64_t n_plans, n_plan_rows, n_worker_restarts, codec_busy_ns;
+    int n_stages; /* entries in stages; a copy holds no more */
     struct engine_stage_stats stages[ENGINE_PIPELINES_MAX * ENGINE_STAGES_MAX];
 };
 
-/* A copy of the loop thread's latest figures. The caller frees with free(). NULL: no memory. */
+/* A copy of the loop thread's latest figures. The caller frees it with free(). NULL: no memory. */
 struct engine_stats *engine_stats(struct engine *engine);
 
 #endif

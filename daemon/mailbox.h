@@ -1,10 +1,11 @@
 /*
  * mailbox.h - the one way threads of the daemon talk: messages put by any thread, taken by one.
  *
- * In:      heap messages from any thread.   Out: the same messages, in order, to the thread that owns the box.
- * Wakes:   mailbox_fd() is readable while a message waits, so a box can stand in poll() or zmq_poll() beside sockets.
- * Owns:    the messages until they are taken; a box whose last reader closed it frees what arrives later.
- * Threads: all functions may be called from any thread; messages are taken by one thread at a time.
+ * In:      heap messages from any thread.   Out: the same messages, in order, to the thread that
+ * owns the box. Wakes:   mailbox_fd() is readable while a message waits, so a box can stand in
+ * poll() or zmq_poll() beside sockets. Owns:    the messages until they are taken; a box whose last
+ * reader closed it frees what arrives later. Threads: all functions may be called from any thread;
+ * messages are taken by one thread at a time.
  */
 #ifndef MGPT_DAEMON_MAILBOX_H
 #define MGPT_DAEMON_MAILBOX_H
@@ -22,7 +23,8 @@ struct mail {
 
 struct mailbox;
 
-/* n_max: messages that may wait (mailbox_post refuses more); 0 = no limit, for boxes whose senders are bounded elsewhere. */
+/* n_max: messages that may wait (mailbox_post refuses more); 0 = no limit, for boxes whose senders
+ * are bounded elsewhere. */
 enum status mailbox_create(struct mailbox **out, int n_max, struct error *err);
 
 /* One more holder: senders that outlive the reader keep the box alive. Returns its argument. */
@@ -34,7 +36,8 @@ void mailbox_drop(struct mailbox *box);
 /* The reader goes: what waits and what comes later is freed unread. */
 void mailbox_close(struct mailbox *box);
 
-/* Takes the message in every case. STATUS_FULL: n_max wait already.  STATUS_CANCELED: the box is closed. */
+/* Takes the message in every case. STATUS_FULL: n_max wait already.  STATUS_CANCELED: the box is
+ * closed. */
 enum status mailbox_post(struct mailbox *box, struct mail *mail);
 
 /* The oldest message, now the caller's, or NULL. */

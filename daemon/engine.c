@@ -1,0 +1,373 @@
+/*
+ * engine.c - the door: makes and ends the engine, turns calls into mail for the loop.
+ */
+#include "daemon/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysinfo.h>
+#include <time.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "daemon/engine_state.h"
+#include "daemon/kv_size.h"
+#include "daemon/limits.h"
+
+enum {
+    STOP_GRACE_MS =
+        5 * 1000,       /* beyond a stop's own limit, for the loop to tell the last requests */
+    OUTPUTS_MAX = 4096, /* of a plan; a probe asks for PLAN_LOGITS_MAX at once at most */
+};
+
+/* ---- creation ---- */
+
+static enum status cut_model(const struct engine_options *options, struct cut_stage *stages,
+                             struct error *err)
+{
+    const struct model_config *config = &options->model->config;
+    struct cut_unit *units = malloc(CUT_UNITS_MAX * sizeof(*units));
+    int n_units;
+    if (!units)
+        return error_set(err, STATUS_NOMEM, "cannot allocate the units of a model");
+    enum status st =
+        cut_units(units, CUT_UNITS_MAX, &n_units, config, options->compute == ENGINE_F32 ? 4 : 2,
+                  options->model->vocabulary->n_codes, err);
+    if (st == STATUS_OK)
+        st = cut_balance(stages, options->n_stages, units, n_units, NULL, NULL, err);
+    free(units);
+    return st;
+}
+
+static void fill_stages_options(struct stages_options *out, struct engine *engine, int pipeline,
+                                const struct cut_stage *cut, int kv_blocks,
+                                const struct scheduler_options *scheduler)
+{
+    const struct engine_options *options = &engine->options;
+    *out = (struct stages_options){.crew = &engine->crew,
+                                   .checkpoint = options->model->checkpoint,
+                                   .pipeline = pipeline,
+                                   .n_pipelines = options->n_pipelines,
+                                   .n_stages = options->n_stages,
+                                   .cut = cut,
+                                   .compute = options->compute == ENGINE_F32
+                                                  ? MGPT__COMPUTE__COMPUTE_F32
+                                                  : MGPT__COMPUTE__COMPUTE_BF16,
+                                   .kv_blocks = kv_blocks,
+                                   .rows_max = scheduler->rows_max,
+                                   .sequences_max = 2 * scheduler->running_max,
+                                   .outputs_max = scheduler->rows_max,
+                                   .step_wait_ms = options->step_wait_ms,
+                                   .load_wait_ms = options->load_wait_ms};
+}
+
+static enum status create_pipelines(struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    struct cut_stage cut[ENGINE_STAGES_MAX];
+    int kv_blocks = options->kv_blocks;
+    if (options->n_pipelines == 0)
+        return STATUS_OK;
+    enum status st = cut_model(options, cut, err);
+    if (st == STATUS_OK && kv_blocks == 0)
+        st = kv_size_choose(&kv_blocks, options, err);
+    struct pipeline_options pipeline = {.vocab = options->model->config.vocab,
+                                        .max_positions = options->model->config.max_positions,
+                                        .hooks = engine_pipeline_hooks};
+    scheduler_options_init(&pipeline.scheduler);
+    pipeline.scheduler.vocabulary = options->model->vocabulary;
+    pipeline.scheduler.n_stages = options->n_stages;
+    pipeline.scheduler.kv_blocks = kv_blocks;
+    pipeline.scheduler.max_positions = options->model->config.max_positions;
+    pipeline.scheduler.queue_max = options->queue_max;
+    pipeline.hooks.context = engine;
+    for (int p = 0; p < options->n_pipelines && st == STATUS_OK; p++) {
+        fill_stages_options(&pipeline.stages, engine, p, cut, kv_blocks, &pipeline.scheduler);
+        st = pipeline_create(&engine->pipelines[p], &pipeline, err);
+        engine->n_pipelines += st == STATUS_OK;
+    }
+    return st;
+}
+
+static enum status create_side(struct engine *engine, struct side **out, Mgpt__Role role,
+                               struct error *err)
+{
+    struct side_options options = {.crew = &engine->crew,
+                                   .role = role,
+                                   .load_wait_ms = engine->options.load_wait_ms,
+                                   .hooks = engine_side_hooks};
+    options.hooks.context = engine;
+    return side_create(out, &options, err);
+}
+
+static enum status create_workers(struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    enum status st = crew_open(&engine->crew, options->worker_path, err);
+    if (st != STATUS_OK)
+        return st;
+    engine->crew.model_dir = options->model->folder;
+    engine->crew.vq_dir = options->vq_dir;
+    engine->crew.device = options->device;
+    engine->crew.threads = options->threads;
+    st = create_pipelines(engine, err);
+    if (st == STATUS_OK && options->codec)
+        st = create_side(engine, &engine->codec, MGPT__ROLE__ROLE_CODEC, err);
+    if (st == STATUS_OK && options->draws)
+        st = create_side(engine, &engine->draws, MGPT__ROLE__ROLE_STAGE, err);
+    return st;
+}
+
+static enum status allocate(struct engine *engine, struct error *err)
+{
+    const struct engine_options *options = &engine->options;
+    engine->items_max = 2 + options->n_pipelines * options->n_stages + 2;
+    engine->items = calloc((size_t)engine->items_max, sizeof(*engine->items));
+    engine->open = calloc((size_t)options->queue_max, sizeof(struct open_request *));
+    engine->published = calloc(1, sizeof(*engine->published));
+    if (!engine->items || !engine->open || !engine->published)
+        return error_set(err, STATUS_NOMEM, "cannot allocate the engine");
+    return mailbox_create(&engine->box, 0, err);
+}
+
+static void set_defaults(struct engine_options *options)
+{
+    if (!options->device)
+        options->device = "cpu";
+    if (options->queue_max == 0)
+        options->queue_max = ENGINE_QUEUE_MAX;
+    if (options->step_wait_ms == 0)
+        options->step_wait_ms = PIPELINE_STEP_WAIT_MS;
+    if (options->load_wait_ms == 0)
+        options->load_wait_ms = WORKER_LOAD_WAIT_MS;
+}
+
+static enum status check_options(const struct engine_options *options, struct error *err)
+{
+    int n_units = options->model->config.n_layers + 2;
+    if (strcmp(options->device, "cpu") != 0)
+        return error_set(err, STATUS_UNSUPPORTED, "device '%s' is not in this build, expected cpu",
+                         options->device);
+    if (options->n_pipelines == 0)
+        return STATUS_OK;
+    if (options->n_pipelines < 0 || options->n_pipelines > ENGINE_PIPELINES_MAX)
+        return error_set(err, STATUS_INVALID, "%d pipelines, expected 1 to %d",
+                         options->n_pipelines, ENGINE_PIPELINES_MAX);
+    if (options->n_stages < 1 || options->n_stages > n_units ||
+        options->n_stages > ENGINE_STAGES_MAX)
+        return error_set(
+            err, STATUS_INVALID, "%d stages, expected 1 to %d (layers, embedding and head)",
+            options->n_stages, n_units < ENGINE_STAGES_MAX ? n_units : ENGINE_STAGES_MAX);
+    return STATUS_OK;
+}
+
+static void init_lock(struct engine *engine)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&engine->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    pthread_mutex_init(&engine->lock, NULL);
+}
+
+enum status engine_create(struct engine **out, const struct engine_options *options,
+                          struct error *err)
+{
+    *out = NULL;
+    struct engine *engine = calloc(1, sizeof(*engine));
+    if (!engine)
+        return error_set(err, STATUS_NOMEM, "cannot allocate the engine");
+    engine->options = *options;
+    engine->next_id = 1;
+    set_defaults(&engine->options);
+    init_lock(engine);
+    enum status st = check_options(&engine->options, err);
+    if (st == STATUS_OK)
+        st = allocate(engine, err);
+    if (st == STATUS_OK)
+        st = create_workers(engine, err);
+    if (st == STATUS_OK) {
+        int reason = pthread_create(&engine->thread, NULL, engine_loop, engine);
+        engine->thread_runs = reason == 0;
+        if (reason != 0)
+            st = error_set_errno(err, STATUS_IO, reason, "cannot start the engine's thread");
+    }
+    if (st != STATUS_OK) {
+        engine_destroy(engine);
+        return st;
+    }
+    *out = engine;
+    return STATUS_OK;
+}
+
+/* ---- mail ---- */
+
+static void destroy_mail(struct mail *mail)
+{
+    struct engine_mail *own = (struct engine_mail *)(void *)mail;
+    for (int i = 0; i < own->n; i++)
+        open_request_destroy(own->requests[i]);
+    free(own);
+}
+
+static struct engine_mail *new_mail(enum engine_mail_kind kind)
+{
+    struct engine_mail *mail = calloc(1, sizeof(*mail));
+    if (!mail)
+        return NULL;
+    mail->mail.destroy = destroy_mail;
+    mail->kind = kind;
+    return mail;
+}
+
+/* A stop or a cancel must not be lost for want of a few bytes; such a process is beyond help
+ * anyway. */
+static void post(struct engine *engine, struct engine_mail *mail)
+{
+    CHECK(mail != NULL);
+    mailbox_post(engine->box, &mail->mail);
+}
+
+/* Reserves n places and names the requests, all or none. */
+static enum status promise(struct engine *engine, struct engine_mail *mail, uint64_t *ids,
+                           struct error *err)
+{
+    enum status st = STATUS_OK;
+    pthread_mutex_lock(&engine->lock);
+    if (engine->failed) {
+        if (err)
+            *err = engine->failure;
+        st = engine->failure.code;
+    } else if (engine->stopping) {
+        st = error_set(err, STATUS_CANCELED, "the server stops");
+    } else if (engine->n_promised + mail->n > engine->options.queue_max) {
+        engine->n_refused += (uint64_t)mail->n;
+        st = error_set(err, STATUS_FULL, "%d requests are open, the limit is %d",
+                       engine->n_promised, engine->options.queue_max);
+    } else {
+        engine->n_promised += mail->n;
+        for (int i = 0; i < mail->n; i++) {
+            mail->requests[i]->id = engine->next_id++;
+            if (ids)
+                ids[i] = mail->requests[i]->id;
+        }
+        /* Posted under the lock, so that a stop comes behind everything that was promised before
+         * it. */
+        mailbox_post(engine->box, &mail->mail);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return st;
+}
+
+enum status engine_submit(struct engine *engine, const struct engine_request *requests, int n,
+                          struct mailbox *replies, uint64_t *ids, struct error *err)
+{
+    CHECK(n >= 1);
+    CHECK(n <= ENGINE_BATCH_MAX);
+    struct engine_mail *mail = new_mail(ENGINE_MAIL_SUBMIT);
+    if (!mail)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a request");
+    enum status st = STATUS_OK;
+    for (int i = 0; i < n && st == STATUS_OK; i++) {
+        st = open_request_create(&mail->requests[i], &requests[i], replies,
+                                 engine->options.model->config.vocab, err);
+        mail->n += st == STATUS_OK;
+    }
+    if (st == STATUS_OK)
+        st = promise(engine, mail, ids, err);
+    if (st != STATUS_OK)
+        mail_destroy(&mail->mail);
+    return st;
+}
+
+void engine_cancel(struct engine *engine, uint64_t id)
+{
+    struct engine_mail *mail = new_mail(ENGINE_MAIL_CANCEL);
+    CHECK(mail != NULL);
+    mail->id = id;
+    post(engine, mail);
+}
+
+/* ---- waiting ---- */
+
+static void deadline_in(struct timespec *deadline, int64_t wait_ms)
+{
+    int64_t end_ns = clock_monotonic_ns() + wait_ms * 1000000;
+    deadline->tv_sec = (time_t)(end_ns / 1000000000);
+    deadline->tv_nsec = (long)(end_ns % 1000000000);
+}
+
+enum status engine_wait_ready(struct engine *engine, int wait_ms, struct error *err)
+{
+    struct timespec deadline;
+    enum status st = STATUS_OK;
+    deadline_in(&deadline, wait_ms);
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->ready && !engine->failed && st == STATUS_OK)
+        if (pthread_cond_timedwait(&engine->changed, &engine->lock, &deadline) != 0)
+            st = error_set(err, STATUS_TIMEOUT, "the workers are not loaded after %d ms", wait_ms);
+    if (engine->failed) {
+        if (err)
+            *err = engine->failure;
+        st = engine->failure.code;
+    } else if (engine->ready) {
+        st = STATUS_OK;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return st;
+}
+
+void engine_stop(struct engine *engine, int wait_ms)
+{
+    struct engine_mail *mail = new_mail(ENGINE_MAIL_STOP);
+    CHECK(mail != NULL);
+    mail->deadline_ms = clock_monotonic_ms() + wait_ms;
+    struct timespec deadline;
+    deadline_in(&deadline, (int64_t)wait_ms + STOP_GRACE_MS);
+    pthread_mutex_lock(&engine->lock);
+    engine->stopping = true;
+    mailbox_post(engine->box, &mail->mail);
+    while (!engine->drained &&
+           pthread_cond_timedwait(&engine->changed, &engine->lock, &deadline) == 0)
+        continue;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+void engine_destroy(struct engine *engine)
+{
+    if (!engine)
+        return;
+    if (engine->thread_runs) {
+        post(engine, new_mail(ENGINE_MAIL_QUIT));
+        pthread_join(engine->thread, NULL);
+    }
+    for (int p = 0; p < engine->n_pipelines; p++)
+        pipeline_destroy(engine->pipelines[p]);
+    side_destroy(engine->codec);
+    side_destroy(engine->draws);
+    crew_close(&engine->crew);
+    if (engine->box)
+        mailbox_close(engine->box);
+    mailbox_drop(engine->box);
+    pthread_cond_destroy(&engine->changed);
+    pthread_mutex_destroy(&engine->lock);
+    free(engine->items);
+    free(engine->open);
+    free(engine->published);
+    free(engine);
+}
+
+struct engine_stats *engine_stats(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    size_t bytes = offsetof(struct engine_stats, stages) +
+                   (size_t)engine->published->n_stages * sizeof(engine->published->stages[0]);
+    struct engine_stats *copy = malloc(bytes);
+    if (copy) {
+        memcpy(copy, engine->published, bytes);
+        copy->n_refused = engine->n_refused;
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return copy;
+}

@@ -1,0 +1,327 @@
+/*
+ * pipeline.c - keeps the plans in flight, each with its message until the last stage answered it.
+ */
+#include "daemon/pipeline.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "daemon/limits.h"
+#include "daemon/plan_message.h"
+#include "proto/plan.h"
+
+struct step {
+    const struct plan *plan; /* NULL: free */
+    struct plan_message message;
+    int64_t sent_ms;
+};
+
+struct pipeline {
+    struct pipeline_options options;
+    struct stages stages;
+    struct scheduler *scheduler;
+    uint64_t epoch; /* the scheduler's */
+    struct step steps[PIPELINE_IN_FLIGHT_MAX];
+    int n_in_flight;
+    int32_t *tokens; /* of one result; grows */
+    struct plan_row_failure *failures;
+    size_t tokens_capacity, failures_capacity;
+};
+
+enum status pipeline_create(struct pipeline **out, const struct pipeline_options *options,
+                            struct error *err)
+{
+    *out = NULL;
+    struct pipeline *pipeline = calloc(1, sizeof(*pipeline));
+    if (!pipeline)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a pipeline");
+    pipeline->options = *options;
+    pipeline->epoch = 1;
+    enum status st = stages_init(&pipeline->stages, &options->stages, err);
+    if (st == STATUS_OK)
+        st = scheduler_create(&pipeline->scheduler, &options->scheduler, err);
+    if (st != STATUS_OK) {
+        pipeline_destroy(pipeline);
+        return st;
+    }
+    *out = pipeline;
+    return STATUS_OK;
+}
+
+void pipeline_destroy(struct pipeline *pipeline)
+{
+    if (!pipeline)
+        return;
+    stages_fini(&pipeline->stages);
+    scheduler_destroy(pipeline->scheduler);
+    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++)
+        plan_message_fini(&pipeline->steps[i].message);
+    free(pipeline->tokens);
+    free(pipeline->failures);
+    free(pipeline);
+}
+
+struct scheduler *pipeline_scheduler(struct pipeline *pipeline)
+{
+    return pipeline->scheduler;
+}
+
+struct stages *pipeline_stages(struct pipeline *pipeline)
+{
+    return &pipeline->stages;
+}
+
+int pipeline_n_in_flight(const struct pipeline *pipeline)
+{
+    return pipeline->n_in_flight;
+}
+
+static struct step *find_step(struct pipeline *pipeline, uint64_t number)
+{
+    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++)
+        if (pipeline->steps[i].plan && pipeline->steps[i].plan->number == number)
+            return &pipeline->steps[i];
+    return NULL;
+}
+
+static struct step *free_step(struct pipeline *pipeline)
+{
+    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++)
+        if (!pipeline->steps[i].plan)
+            return &pipeline->steps[i];
+    return NULL;
+}
+
+static void end_step(struct pipeline *pipeline, struct step *step)
+{
+    step->plan = NULL;
+    pipeline->n_in_flight--;
+}
+
+/* ---- plans out ---- */
+
+static void tell_passes(struct pipeline *pipeline, const struct plan *plan)
+{
+    const struct pipeline_hooks *hooks = &pipeline->options.hooks;
+    uint64_t last = 0;
+    /* The rows of a request stand side by side in a plan. */
+    for (int i = 0; i < plan->n_rows; i++) {
+        if (i == 0 || plan->rows[i].request != last)
+            hooks->on_pass(hooks->context, plan->rows[i].request);
+        last = plan->rows[i].request;
+    }
+}
+
+static enum status send_to_all(struct pipeline *pipeline, const struct step *step, int64_t now_ms)
+{
+    struct error err;
+    for (int k = 0; k < pipeline->stages.n; k++) {
+        if (worker_send(&pipeline->stages.list[k].worker, MESSAGE_STEP_PLAN,
+                        &step->message.body.base, &err) == STATUS_OK)
+            continue;
+        stages_lose(&pipeline->stages, k, now_ms, err.text);
+        return STATUS_LOST;
+    }
+    return STATUS_OK;
+}
+
+static enum status check_plan(const struct pipeline *pipeline, const struct step *step,
+                              struct error *err)
+{
+    struct plan_limits limits = {.rows_max = (uint32_t)pipeline->options.stages.rows_max,
+                                 .outputs_max = (uint32_t)pipeline->options.stages.outputs_max,
+                                 .vocab = (uint32_t)pipeline->options.vocab,
+                                 .max_positions = (uint32_t)pipeline->options.max_positions};
+    return plan_check(&step->message.body, &limits, err);
+}
+
+/* A plan that cannot be sent uses its number up at the scheduler but not at the stages: a new epoch
+ * evens that out. */
+static void give_up_plan(struct pipeline *pipeline, const struct plan *plan, int64_t now_ns,
+                         const struct error *err)
+{
+    log_error("engine", "plan not sent number=%llu reason=\"%s\"", (unsigned long long)plan->number,
+              err->text);
+    scheduler_fail_plan(pipeline->scheduler, now_ns, plan->number, err->text, NULL);
+    stages_begin_epoch(&pipeline->stages, err->text);
+}
+
+static void send_plans(struct pipeline *pipeline, int64_t now_ns)
+{
+    const struct plan *plan;
+    struct error err;
+    while (pipeline->stages.ready && pipeline->n_in_flight < PIPELINE_IN_FLIGHT_MAX &&
+           (plan = scheduler_next_plan(pipeline->scheduler, now_ns))) {
+        struct step *step = free_step(pipeline);
+        enum status st = plan_message_build(&step->message, plan, &err);
+        if (st == STATUS_OK)
+            st = check_plan(pipeline, step, &err);
+        if (st != STATUS_OK) {
+            give_up_plan(pipeline, plan, now_ns, &err);
+            return;
+        }
+        step->plan = plan;
+        step->sent_ms = now_ns / 1000000;
+        pipeline->n_in_flight++;
+        if (send_to_all(pipeline, step, now_ns / 1000000) != STATUS_OK)
+            return;
+        tell_passes(pipeline, plan);
+    }
+}
+
+/* ---- results in ---- */
+
+static bool reserve(void **memory, size_t *capacity, size_t n, size_t item_bytes)
+{
+    if (n <= *capacity)
+        return true;
+    void *more = realloc(*memory, n * item_bytes);
+    if (!more)
+        return false;
+    *memory = more;
+    *capacity = n;
+    return true;
+}
+
+static void tell_logits(struct pipeline *pipeline, const struct plan *plan,
+                        const Mgpt__StepResult *result)
+{
+    const struct pipeline_hooks *hooks = &pipeline->options.hooks;
+    for (size_t i = 0; i < result->n_logits; i++) {
+        const Mgpt__LogitsRow *logits = result->logits[i];
+        const struct plan_row *row = &plan->rows[logits->row];
+        hooks->on_logits(hooks->context, row->request, row->outputs[logits->output].ordinal,
+                         (const float *)(const void *)logits->logits.data, pipeline->options.vocab);
+    }
+}
+
+static enum status complete(struct pipeline *pipeline, struct step *step,
+                            const Mgpt__StepResult *result, int64_t now_ns, struct error *err)
+{
+    const struct plan *plan = step->plan;
+    enum status st = plan_check_result(result, &step->message.body, true,
+                                       (uint32_t)pipeline->options.vocab, err);
+    if (st != STATUS_OK)
+        return st;
+    if (!reserve((void **)&pipeline->tokens, &pipeline->tokens_capacity, (size_t)plan->n_draws + 1,
+                 sizeof(*pipeline->tokens)) ||
+        !reserve((void **)&pipeline->failures, &pipeline->failures_capacity,
+                 (size_t)plan->n_rows + 1, sizeof(*pipeline->failures)))
+        return error_set(err, STATUS_NOMEM, "cannot allocate the tokens of a plan");
+    tell_logits(pipeline, plan, result);
+    struct plan_result answer = {.number = plan->number,
+                                 .n_tokens = plan->n_draws,
+                                 .tokens = pipeline->tokens,
+                                 .failures = pipeline->failures};
+    plan_message_read_result(result, plan, pipeline->tokens, pipeline->failures,
+                             &answer.n_failures);
+    st = scheduler_complete(pipeline->scheduler, now_ns, &answer, err);
+    if (st != STATUS_OK)
+        log_error("engine", "result refused number=%llu reason=\"%s\"",
+                  (unsigned long long)answer.number, err->text);
+    return STATUS_OK; /* the scheduler has failed the plan's requests itself */
+}
+
+static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *result,
+                           int64_t now_ns)
+{
+    struct step *step = find_step(pipeline, result->number);
+    struct error err;
+    if (!step) {
+        stages_begin_epoch(&pipeline->stages,
+                           "the last stage answered a plan that is not in flight");
+        return;
+    }
+    enum status st;
+    if (result->status != STATUS_OK)
+        st = error_set(&err, STATUS_INTERNAL, "step failed: %s", result->text);
+    else
+        st = complete(pipeline, step, result, now_ns, &err);
+    if (st != STATUS_OK) {
+        log_warn("engine", "plan failed pipeline=%d number=%llu reason=\"%s\"",
+                 pipeline->options.stages.pipeline, (unsigned long long)result->number, err.text);
+        scheduler_fail_plan(pipeline->scheduler, now_ns, result->number, err.text, NULL);
+    }
+    end_step(pipeline, step);
+}
+
+static void on_result(struct pipeline *pipeline, int k, const Mgpt__StepResult *result,
+                      int64_t now_ns)
+{
+    struct stage *stage = &pipeline->stages.list[k];
+    stage->worker.heard_ms = now_ns / 1000000;
+    if (result->epoch != pipeline->stages.epoch || result->epoch != pipeline->epoch)
+        return; /* of an epoch that is over */
+    stage->busy_ns += result->busy_ns;
+    stage->wait_ns += result->wait_ns;
+    stage->link_bytes += result->n_link_bytes;
+    stage->kv_blocks_used = (int)result->kv_blocks_used;
+    scheduler_measure(pipeline->scheduler, result->number, k, (int64_t)result->busy_ns);
+    if (k == pipeline->stages.n - 1)
+        on_last_result(pipeline, result, now_ns);
+}
+
+bool pipeline_on_message(struct pipeline *pipeline, const struct frame_peer *peer,
+                         const struct message *message, int64_t now_ns)
+{
+    for (int k = 0; k < pipeline->stages.n; k++) {
+        struct worker *worker = &pipeline->stages.list[k].worker;
+        if (message->type == MESSAGE_HELLO &&
+            worker_greet(worker, peer, message->hello, now_ns / 1000000))
+            return true;
+        if (!worker_is_peer(worker, peer))
+            continue;
+        if (message->type == MESSAGE_STEP_RESULT)
+            on_result(pipeline, k, message->step_result, now_ns);
+        else
+            stages_on_message(&pipeline->stages, k, message, now_ns / 1000000);
+        return true;
+    }
+    return false;
+}
+
+/* ---- time ---- */
+
+static void check_deadline(struct pipeline *pipeline, int64_t now_ms)
+{
+    int limit_ms = pipeline->options.stages.step_wait_ms;
+    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++) {
+        const struct step *step = &pipeline->steps[i];
+        if (!step->plan || now_ms - step->sent_ms <= limit_ms)
+            continue;
+        /* Whoever was not heard the longest is the one that hangs; the others wait for it and
+         * answer pings. */
+        int silent = 0;
+        for (int k = 1; k < pipeline->stages.n; k++)
+            if (pipeline->stages.list[k].worker.heard_ms <
+                pipeline->stages.list[silent].worker.heard_ms)
+                silent = k;
+        stages_lose(&pipeline->stages, silent, now_ms, "a step passed its limit of time");
+        return;
+    }
+}
+
+static void follow_epoch(struct pipeline *pipeline, int64_t now_ns)
+{
+    const struct pipeline_hooks *hooks = &pipeline->options.hooks;
+    if (pipeline->epoch == pipeline->stages.epoch)
+        return;
+    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++)
+        if (pipeline->steps[i].plan)
+            end_step(pipeline, &pipeline->steps[i]);
+    CHECK(pipeline->n_in_flight == 0);
+    hooks->on_lost(hooks->context, pipeline->options.stages.pipeline, &pipeline->stages.reason);
+    pipeline->epoch = pipeline->stages.epoch;
+    scheduler_reset(pipeline->scheduler, now_ns, pipeline->epoch);
+}
+
+void pipeline_run(struct pipeline *pipeline, int64_t now_ns)
+{
+    check_deadline(pipeline, now_ns / 1000000);
+    stages_advance(&pipeline->stages, now_ns / 1000000);
+    follow_epoch(pipeline, now_ns);
+    send_plans(pipeline, now_ns);
+    follow_epoch(pipeline, now_ns);
+}

@@ -1,0 +1,327 @@
+/*
+ * stages.c - one look at each stage says what it needs next; nothing here waits.
+ */
+#include "daemon/stages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "daemon/cpu_share.h"
+#include "daemon/limits.h"
+#include "model/checkpoint_units.h"
+
+enum status stages_init(struct stages *out, const struct stages_options *options, struct error *err)
+{
+    memset(out, 0, sizeof(*out));
+    CHECK(options->n_stages > 0);
+    out->list = calloc((size_t)options->n_stages, sizeof(*out->list));
+    if (!out->list)
+        return error_set(err, STATUS_NOMEM, "cannot allocate %d stages", options->n_stages);
+    out->options = *options;
+    out->n = options->n_stages;
+    out->epoch = 1;
+    for (int k = 0; k < out->n; k++) {
+        struct stage *stage = &out->list[k];
+        char name[WORKER_NAME_BYTES];
+        cpu_set_t cpus;
+        snprintf(name, sizeof(name), "stage %d.%d", options->pipeline, k);
+        cpu_share(&cpus, &options->crew->allowed, options->pipeline * out->n + k,
+                  options->n_pipelines * out->n);
+        worker_init(&stage->worker, options->crew, MGPT__ROLE__ROLE_STAGE, name, &cpus);
+        stage->first_unit = options->cut[k].first_unit;
+        stage->last_unit = options->cut[k].last_unit;
+    }
+    out->options.cut = NULL;
+    return STATUS_OK;
+}
+
+void stages_fini(struct stages *stages)
+{
+    for (int k = 0; k < stages->n; k++)
+        worker_process_kill(&stages->list[k].worker.process);
+    free(stages->list);
+    memset(stages, 0, sizeof(*stages));
+}
+
+void stages_begin_epoch(struct stages *stages, const char *why)
+{
+    stages->epoch++;
+    stages->ready = false;
+    error_set(&stages->reason, STATUS_LOST, "%s", why);
+    log_warn("engine", "pipeline forms anew pipeline=%d epoch=%llu reason=\"%s\"",
+             stages->options.pipeline, (unsigned long long)stages->epoch, why);
+}
+
+/* The first load decides whether the engine can work at all. */
+static void fail(struct stages *stages, enum status code, const char *text)
+{
+    if (stages->failed)
+        return;
+    stages->failed = true;
+    stages->ready = false;
+    error_set(&stages->reason, code, "%s", text);
+}
+
+void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why)
+{
+    struct stage *stage = &stages->list[k];
+    char end[WORKER_PROCESS_END_BYTES];
+    char text[ERROR_TEXT_BYTES];
+    int pid = (int)stage->worker.process.pid;
+    worker_lose(&stage->worker, now_ms, end);
+    snprintf(text, sizeof(text), "the worker of %s (pid %d) is lost: %s: %s", stage->worker.name,
+             pid, why, end);
+    stage->loading = stage->loaded = false;
+    stage->asked_epoch = stage->epoch = 0;
+    stage->linked_life = stage->connecting_life = 0;
+    stage->kv_blocks_used = 0;
+    if (k > 0)
+        stages->list[k - 1].linked_life = stages->list[k - 1].connecting_life = 0;
+    if (!stages->was_ready)
+        fail(stages, STATUS_LOST, text);
+    stages_begin_epoch(stages, text);
+}
+
+/* A message that cannot be sent means that the worker is gone. */
+static void send_or_lose(struct stages *stages, int k, enum message_type type,
+                         const ProtobufCMessage *body, int64_t now_ms)
+{
+    struct error err;
+    if (worker_send(&stages->list[k].worker, type, body, &err) != STATUS_OK)
+        stages_lose(stages, k, now_ms, err.text);
+}
+
+static void send_load(struct stages *stages, int k, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    const struct stages_options *options = &stages->options;
+    char name[PRIVATE_FOLDER_NAME_BYTES];
+    snprintf(name, sizeof(name), "link%d", ++options->crew->n_lives);
+    stage->endpoint[0] = 0;
+    if (k > 0)
+        private_folder_endpoint(&options->crew->folder, stage->endpoint, name);
+    Mgpt__Load load = MGPT__LOAD__INIT;
+    load.epoch = stages->epoch;
+    load.stage_index = (uint32_t)k;
+    load.n_stages = (uint32_t)stages->n;
+    load.first_unit = (uint32_t)stage->first_unit;
+    load.last_unit = (uint32_t)stage->last_unit;
+    load.compute = options->compute;
+    load.kv_blocks = (uint32_t)options->kv_blocks;
+    load.rows_max = (uint32_t)options->rows_max;
+    load.link_bind = stage->endpoint;
+    load.activation_ms = (uint32_t)options->step_wait_ms;
+    load.first_number = 1;
+    load.sequences_max = (uint32_t)options->sequences_max;
+    load.outputs_max = (uint32_t)options->outputs_max;
+    stage->loading = true;
+    stage->asked_epoch = stages->epoch;
+    stage->asked_ms = now_ms;
+    send_or_lose(stages, k, MESSAGE_LOAD, &load.base, now_ms);
+}
+
+static void send_reset(struct stages *stages, int k, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    Mgpt__Reset reset = MGPT__RESET__INIT;
+    reset.epoch = stages->epoch;
+    reset.first_number = 1;
+    stage->asked_epoch = stages->epoch;
+    stage->asked_ms = now_ms;
+    send_or_lose(stages, k, MESSAGE_RESET, &reset.base, now_ms);
+}
+
+static void send_connect(struct stages *stages, int k, int64_t now_ms)
+{
+    struct stage *next = &stages->list[k + 1];
+    Mgpt__Connect connect = MGPT__CONNECT__INIT;
+    connect.endpoint = next->endpoint;
+    connect.key = next->link_key;
+    stages->list[k].connecting_life = next->worker.life;
+    stages->list[k].connecting_ms = now_ms;
+    send_or_lose(stages, k, MESSAGE_CONNECT, &connect.base, now_ms);
+}
+
+static void start(struct stages *stages, int k, int64_t now_ms)
+{
+    struct error err;
+    if (worker_start(&stages->list[k].worker, now_ms, &err) == STATUS_OK)
+        return;
+    if (!stages->was_ready)
+        fail(stages, err.code, err.text);
+    stages->list[k].worker.restart_ms = now_ms + WORKER_RESTART_PAUSE_MAX_MS;
+    log_error("engine", "%s", err.text);
+}
+
+static void check_deadlines(struct stages *stages, int k, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    const struct stages_options *options = &stages->options;
+    if (stage->worker.process.pid == 0)
+        return;
+    if (stage->worker.peer.n_bytes == 0) {
+        if (now_ms - stage->worker.started_ms > WORKER_HELLO_WAIT_MS)
+            stages_lose(stages, k, now_ms, "it did not say hello in time");
+    } else if (stage->loading) {
+        if (now_ms - stage->asked_ms > options->load_wait_ms)
+            stages_lose(stages, k, now_ms, "it did not load its units in time");
+    } else if (stage->asked_epoch != stage->epoch) {
+        if (now_ms - stage->asked_ms > options->step_wait_ms)
+            stages_lose(stages, k, now_ms, "it did not answer a reset in time");
+    } else if (stage->connecting_life != 0) {
+        if (now_ms - stage->connecting_ms > WORKER_CONNECT_WAIT_MS)
+            stages_lose(stages, k, now_ms, "it did not reach the next stage in time");
+    } else if (now_ms - stage->worker.heard_ms > options->step_wait_ms + WORKER_PING_MS) {
+        stages_lose(stages, k, now_ms, "it answers no pings");
+    }
+}
+
+static void advance_stage(struct stages *stages, int k, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    check_deadlines(stages, k, now_ms);
+    if (worker_may_start(&stage->worker, now_ms))
+        start(stages, k, now_ms);
+    else if (stage->worker.peer.n_bytes > 0 && !stage->loading && !stage->loaded)
+        send_load(stages, k, now_ms);
+    else if (stage->loaded && stage->asked_epoch != stages->epoch)
+        send_reset(stages, k, now_ms);
+    worker_tick(&stage->worker, now_ms);
+}
+
+static bool is_formed(const struct stages *stages, int k)
+{
+    return stages->list[k].loaded && stages->list[k].epoch == stages->epoch;
+}
+
+void stages_advance(struct stages *stages, int64_t now_ms)
+{
+    for (int k = 0; k < stages->n && !stages->failed; k++)
+        advance_stage(stages, k, now_ms);
+    bool ready = !stages->failed;
+    for (int k = 0; k + 1 < stages->n && !stages->failed; k++) {
+        struct stage *stage = &stages->list[k];
+        int next_life = stages->list[k + 1].worker.life;
+        if (is_formed(stages, k) && is_formed(stages, k + 1) && stage->linked_life != next_life &&
+            stage->connecting_life == 0)
+            send_connect(stages, k, now_ms);
+        ready = ready && stage->linked_life == next_life;
+    }
+    for (int k = 0; k < stages->n; k++)
+        ready = ready && is_formed(stages, k);
+    if (ready && !stages->ready)
+        log_info("engine", "pipeline ready pipeline=%d stages=%d epoch=%llu",
+                 stages->options.pipeline, stages->n, (unsigned long long)stages->epoch);
+    stages->ready = ready;
+    stages->was_ready = stages->was_ready || ready;
+}
+
+static void copy_text(char *to, size_t to_bytes, const char *from)
+{
+    snprintf(to, to_bytes, "%s", from ? from : "");
+}
+
+/* The digest of the same units as this process reads them, once for each stage. */
+static enum status expect_digest(struct stages *stages, int k, struct error *err)
+{
+    struct stage *stage = &stages->list[k];
+    unsigned char digest[CHECKPOINT_DIGEST_BYTES];
+    if (stage->expected_digest[0])
+        return STATUS_OK;
+    enum status st = checkpoint_digest(stages->options.checkpoint, stage->first_unit,
+                                       stage->last_unit, digest, err);
+    checkpoint_drop_pages(stages->options.checkpoint);
+    if (st != STATUS_OK)
+        return st;
+    for (int i = 0; i < CHECKPOINT_DIGEST_BYTES; i++)
+        snprintf(stage->expected_digest + 2 * i, 3, "%02x", digest[i]);
+    return STATUS_OK;
+}
+
+static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    struct stage_facts *facts = &stage->facts;
+    struct error err;
+    if (!stage->loading) {
+        stages_lose(stages, k, now_ms, "it sent Loaded without being asked");
+        return;
+    }
+    if (expect_digest(stages, k, &err) != STATUS_OK) {
+        stages_lose(stages, k, now_ms, err.text);
+        return;
+    }
+    if (strcmp(loaded->digest, stage->expected_digest) != 0) {
+        stages_lose(stages, k, now_ms, "its checkpoint is another one than ours (digests differ)");
+        return;
+    }
+    stage->loading = false;
+    stage->loaded = true;
+    stage->epoch = loaded->epoch;
+    copy_text(facts->units, sizeof(facts->units), loaded->units);
+    copy_text(facts->digest, sizeof(facts->digest), loaded->digest);
+    copy_text(facts->fingerprint, sizeof(facts->fingerprint), loaded->fingerprint);
+    facts->weight_bytes = loaded->weight_bytes;
+    facts->kv_bytes = loaded->kv_bytes;
+    facts->activation_bytes = loaded->activation_bytes;
+    facts->resident_bytes = loaded->resident_bytes;
+    facts->file_bytes = loaded->file_bytes;
+    if (loaded->link_endpoint && loaded->link_endpoint[0])
+        copy_text(stage->endpoint, sizeof(stage->endpoint), loaded->link_endpoint);
+    copy_text(stage->link_key, sizeof(stage->link_key), loaded->link_key);
+    log_debug("engine", "stage loaded name=\"%s\" units=%s weight_bytes=%llu ms=%lld",
+              stage->worker.name, facts->units, (unsigned long long)facts->weight_bytes,
+              (long long)(now_ms - stage->asked_ms));
+}
+
+static void on_failure(struct stages *stages, int k, const Mgpt__Failure *failure, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    if (failure->type == MESSAGE_STEP_PLAN) {
+        if (failure->epoch == stages->epoch)
+            stages_begin_epoch(stages, failure->text);
+        return; /* of an epoch that is over */
+    }
+    if (failure->type == MESSAGE_CONNECT && stage->connecting_life == 0)
+        return; /* the stage it should have reached was lost meanwhile */
+    if (failure->type == MESSAGE_LOAD && !stages->was_ready) {
+        char text[ERROR_TEXT_BYTES];
+        snprintf(text, sizeof(text), "%s: %s", stage->worker.name, failure->text);
+        fail(stages,
+             failure->status > STATUS_OK && failure->status <= STATUS_INTERNAL ? failure->status
+                                                                               : STATUS_INTERNAL,
+             text);
+        return;
+    }
+    stages_lose(stages, k, now_ms, failure->text);
+}
+
+void stages_on_message(struct stages *stages, int k, const struct message *message, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    stage->worker.heard_ms = now_ms;
+    switch (message->type) {
+    case MESSAGE_LOADED:
+        on_loaded(stages, k, message->loaded, now_ms);
+        break;
+    case MESSAGE_READY:
+        stage->epoch = message->ready->epoch;
+        break;
+    case MESSAGE_CONNECTED:
+        stage->linked_life = stage->connecting_life;
+        stage->connecting_life = 0;
+        break;
+    case MESSAGE_FAILURE:
+        on_failure(stages, k, message->failure, now_ms);
+        break;
+    case MESSAGE_PONG:
+    case MESSAGE_HELLO: /* sent again after a silence */
+        break;
+    default:
+        log_warn("engine", "unexpected message name=\"%s\" type=%s", stage->worker.name,
+                 message_type_name(message->type));
+    }
+}

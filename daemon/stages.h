@@ -1,0 +1,89 @@
+/*
+ * stages.h - the stage workers of one pipeline: start, load, link, and form anew when one is lost.
+ *
+ * In:      the cut (which units each stage serves), messages from the workers, the time.
+ * Out:     `ready` when every stage holds its units for the present epoch and every hop was greeted
+ * end to end. Loss:    a stage that ends, refuses, or passes a deadline is started again; `epoch`
+ * rises by one, the others keep their weights (Reset). Whoever sends plans sees the new epoch and
+ * starts from number 1. Threads: the engine's loop alone.
+ */
+#ifndef MGPT_DAEMON_STAGES_H
+#define MGPT_DAEMON_STAGES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "daemon/worker.h"
+#include "scheduler/cut.h"
+
+struct checkpoint;
+
+enum { STAGE_FACT_BYTES = 256 };
+
+struct stages_options {
+    struct crew *crew;
+    struct checkpoint *checkpoint; /* for the digests the workers must have; borrowed */
+    int pipeline;                  /* index, for names */
+    int n_pipelines;               /* for each worker's share of the cores */
+    int n_stages;
+    const struct cut_stage *cut; /* [n_stages] copied */
+    Mgpt__Compute compute;
+    int kv_blocks, rows_max, sequences_max, outputs_max;
+    int step_wait_ms, load_wait_ms;
+};
+
+/* What a stage said of itself when it was loaded. */
+struct stage_facts {
+    char units[CUT_TEXT_BYTES];
+    char digest[STAGE_FACT_BYTES];
+    char fingerprint[STAGE_FACT_BYTES];
+    uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
+};
+
+struct stage {
+    struct worker worker;
+    int first_unit, last_unit;
+    bool loading, loaded; /* in this life */
+    uint64_t asked_epoch; /* of the last Load or Reset sent in this life */
+    uint64_t epoch;       /* the stage said that it is ready for it */
+    int64_t asked_ms;     /* when Load or Reset was sent */
+    int linked_life;      /* life of the next stage that the link leads to; 0: none */
+    int connecting_life;  /* Connect was sent, Connected has not come */
+    int64_t connecting_ms;
+    char endpoint[PRIVATE_FOLDER_ENDPOINT_BYTES]; /* where this stage takes activations */
+    char link_key[64];
+    char expected_digest[STAGE_FACT_BYTES]; /* empty until computed */
+    struct stage_facts facts;
+    uint64_t busy_ns, wait_ns, link_bytes; /* sums over plans */
+    int kv_blocks_used;
+};
+
+struct stages {
+    struct stages_options options;
+    int n;
+    struct stage *list; /* [n] */
+    uint64_t epoch;
+    bool ready;
+    bool was_ready;      /* at least once: from then on a refusal to load is a loss, not the end */
+    bool failed;         /* no use to go on: the first load was refused */
+    struct error reason; /* of the last loss, or of `failed` */
+};
+
+enum status stages_init(struct stages *out, const struct stages_options *options,
+                        struct error *err);
+void stages_fini(struct stages *stages); /* kills what still runs; a zeroed struct is fine */
+
+/* Does what is due: starts, Load, Reset, Connect, pings, deadlines. */
+void stages_advance(struct stages *stages, int64_t now_ms);
+
+/* A message of stage k's worker that is not about a plan. Takes nothing. */
+void stages_on_message(struct stages *stages, int k, const struct message *message, int64_t now_ms);
+
+/* Stage k is of no use any more (its process ended, it passed a deadline, it broke the protocol).
+ */
+void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why);
+
+/* Plans and stages do not agree any more: a new epoch, nobody is killed. */
+void stages_begin_epoch(struct stages *stages, const char *why);
+
+#endif
