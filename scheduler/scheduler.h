@@ -1,17 +1,20 @@
 /*
- * scheduler.h - decides what every stage does next: who runs, in which micro-batch, with which tokens.
+ * scheduler.h - decides what every stage does next: who runs, in which micro-batch, with which
+ * tokens.
  *
  * In:      requests, cancellations, results and measured times; each call carries the time.
  * Out:     step plans (plan.h), events about requests, figures.
  * Owns:    the tokens and state of every request from submit until its last event was taken.
- * Threads: none, no clock, no I/O: the same calls give the same plans, so a test or tests/sim can replay them.
+ * Threads: none, no clock, no I/O: the same calls give the same plans, so a test or tests/sim can
+ * replay them.
  *
  * The daemon's loop:
  *     after any call below:  while ((plan = scheduler_next_plan(s, now))) send it to all stages;
  *                            while (scheduler_next_event(s, &event)) tell the client;
  *     on a StepResult of any stage:       scheduler_measure(...)
  *     on one of the last stage:           scheduler_complete(...) or scheduler_fail_plan(...)
- *     when stages were started anew:      scheduler_reset(...): all requests go on from their tokens
+ *     when stages were started anew:      scheduler_reset(...): all requests go on from their
+ * tokens
  */
 #ifndef MGPT_SCHEDULER_SCHEDULER_H
 #define MGPT_SCHEDULER_SCHEDULER_H
@@ -22,6 +25,7 @@
 #include "base/error.h"
 #include "scheduler/plan.h"
 
+struct scheduler;
 struct vocabulary;
 
 enum {
@@ -33,8 +37,8 @@ enum {
     SCHEDULER_PROMPT_MAX = 1 << 20 /* tokens of a prompt, whatever the positions */
 };
 
-/* What is known of the speed of one stage before anything was measured. Zeros are fine: then a stage of a
- * middling machine is assumed until the first results come. */
+/* What is known of the speed of one stage before anything was measured. Zeros are fine: then a
+ * stage of a middling machine is assumed until the first results come. */
 struct scheduler_stage_prior {
     int64_t
         weight_ns; /* one read of the stage's weights: the time of a step of one row, no context */
@@ -45,7 +49,8 @@ struct scheduler_stage_prior {
 struct scheduler_options {
     const struct vocabulary *vocabulary; /* borrowed, outlives the scheduler */
     uint64_t epoch;                      /* named by plans until the first scheduler_reset [1] */
-    int n_stages;                        /* 1 .. SCHEDULER_STAGES_MAX */
+    int vocab;            /* ids of the model are below; 0 = those of the vocabulary [0] */
+    int n_stages;         /* 1 .. SCHEDULER_STAGES_MAX */
     int kv_blocks;        /* blocks of PLAN_BLOCK_TOKENS positions in the pool of every stage */
     int max_positions;    /* of one sequence */
     int queue_max;        /* requests that wait; more are refused with STATUS_FULL [256] */
@@ -66,9 +71,11 @@ enum status scheduler_create(struct scheduler **out, const struct scheduler_opti
 void scheduler_destroy(struct scheduler *scheduler); /* NULL is fine */
 
 enum scheduler_mode {
-    SCHEDULER_PICTURE, /* the prompt ends with start, height and width token; the rest of the picture is generated */
-    SCHEDULER_FREE, /* text, which may open pictures; ends at end of turn, max_tokens or the positions */
-    SCHEDULER_PROBE /* logits at listed positions of the prompt; nothing is generated */
+    SCHEDULER_PICTURE, /* the prompt ends with start, height and width token; the rest of the
+                          picture is generated */
+    SCHEDULER_FREE,    /* text, which may open pictures; ends at end of turn, max_tokens or the
+                          positions */
+    SCHEDULER_PROBE    /* logits at listed positions of the prompt; nothing is generated */
 };
 
 struct scheduler_request {
@@ -77,8 +84,8 @@ struct scheduler_request {
     int priority;          /* higher goes first; among equals the earlier [0] */
     const int32_t *prompt; /* [n_prompt] copied */
     int n_prompt;
-    const int32_t *
-        generated; /* [n_generated] tokens an earlier life of this request drew: it goes on behind them */
+    const int32_t *generated; /* [n_generated] tokens an earlier life of this request drew: it goes
+                                 on behind them */
     int n_generated;
     int max_tokens;                /* FREE: generated tokens at most, forced ones counted too */
     struct plan_sampling sampling; /* guidance 1 = none: one sequence only */
@@ -98,35 +105,38 @@ struct scheduler_request {
 enum status scheduler_submit(struct scheduler *scheduler, int64_t now_ns,
                              const struct scheduler_request *request, struct error *err);
 
-/* Ends a request wherever it is: its event CANCELED comes at once, its blocks fall free in the next plan, and a
- * token still under way is dropped. STATUS_NOT_FOUND: no such request lives. */
+/* Ends a request wherever it is: its event CANCELED comes at once, its blocks fall free in the next
+ * plan, and a token still under way is dropped. STATUS_NOT_FOUND: no such request lives. */
 enum status scheduler_cancel(struct scheduler *scheduler, int64_t now_ns, uint64_t id,
                              struct error *err);
 
-/* The next step to send, or NULL when none can be formed before the next call that changes something. */
+/* The next step to send, or NULL when none can be formed before the next call that changes
+ * something. */
 const struct plan *scheduler_next_plan(struct scheduler *scheduler, int64_t now_ns);
 
 /*
  * The last stage's answer to a plan.
  *
- * STATUS_NOT_FOUND: no plan of this number is in flight (an answer of before a reset); nothing changed.
- * STATUS_INVALID:   the tokens do not fit the plan (their number, an id the draw could not give); the plan is
- *                   treated as failed, as by scheduler_fail_plan.
+ * STATUS_NOT_FOUND: no plan of this number is in flight (an answer of before a reset); nothing
+ * changed. STATUS_INVALID:   the tokens do not fit the plan (their number, an id the draw could not
+ * give); the plan is treated as failed, as by scheduler_fail_plan.
  */
 enum status scheduler_complete(struct scheduler *scheduler, int64_t now_ns,
                                const struct plan_result *result, struct error *err);
 
-/* A plan that yielded no result: each of its requests ends with FAILED and this text. STATUS_NOT_FOUND as above. */
+/* A plan that yielded no result: each of its requests ends with FAILED and this text.
+ * STATUS_NOT_FOUND as above. */
 enum status scheduler_fail_plan(struct scheduler *scheduler, int64_t now_ns, uint64_t number,
                                 const char *text, struct error *err);
 
-/* How long one stage was busy with a plan, from every stage's StepResult, in any order with the calls above.
- * Unknown plans and stages are ignored. */
+/* How long one stage was busy with a plan, from every stage's StepResult, in any order with the
+ * calls above. Unknown plans and stages are ignored. */
 void scheduler_measure(struct scheduler *scheduler, uint64_t number, int stage, int64_t busy_ns);
 
-/* The stages lost their memory, or will be told to. Plans in flight are forgotten, plans name the given epoch from now on and
- * their numbers start at 1 again, and every request that ran is put in front of the queue with its tokens; they are filled
- * in again when it is admitted. The daemon asks for no plan before all stages are ready for that epoch. */
+/* The stages lost their memory, or will be told to. Plans in flight are forgotten, plans name the
+ * given epoch from now on and their numbers start at 1 again, and every request that ran is put in
+ * front of the queue with its tokens; they are filled in again when it is admitted. The daemon asks
+ * for no plan before all stages are ready for that epoch. */
 void scheduler_reset(struct scheduler *scheduler, int64_t now_ns, uint64_t epoch);
 
 enum scheduler_event_kind {
@@ -149,7 +159,8 @@ struct scheduler_event {
     const char *text;             /* FAILED: why; borrowed likewise */
 };
 
-/* Takes the next event; false when there is none. Not taking them costs no memory: tokens gather in one event. */
+/* Takes the next event; false when there is none. Not taking them costs no memory: tokens gather in
+ * one event. */
 bool scheduler_next_event(struct scheduler *scheduler, struct scheduler_event *event);
 
 struct scheduler_progress {
@@ -165,8 +176,9 @@ struct scheduler_progress {
 enum status scheduler_progress(const struct scheduler *scheduler, int64_t now_ns, uint64_t id,
                                struct scheduler_progress *out, struct error *err);
 
-/* What would a further request of this many generated tokens and blocks wait for: for Retry-After and for the
- * choice among pipelines. In ns until all that is queued and running now ended; -1 when nothing was measured. */
+/* What would a further request of this many generated tokens and blocks wait for: for Retry-After
+ * and for the choice among pipelines. In ns until all that is queued and running now ended; -1 when
+ * nothing was measured. */
 int64_t scheduler_backlog_ns(const struct scheduler *scheduler);
 
 struct scheduler_figures {

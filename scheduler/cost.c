@@ -1,0 +1,270 @@
+/*
+ * cost.c - a Kalman filter of t(rows, context) for each stage; see cost.h.
+ *
+ * Numbers are kept relative to a scale (ns), so that variances mean the same for a stage of 50 us
+ * and one of 50 ms.
+ */
+#include "scheduler/cost.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "scheduler/scheduler.h"
+
+enum {
+    COST_CORNERS = 4,
+    FEATURE_ONE = 0, /* the fixed part */
+    FEATURE_ROW =
+        1, /* slope up to the first corner; 2..5 are the changes of slope at the corners */
+    FEATURE_CONTEXT = 2 + COST_CORNERS,
+    N_FEATURES = 3 + COST_CORNERS
+};
+static const double corners[COST_CORNERS] = {4, 16, 64, 256};
+
+/* Unknown machines: a step is two thirds reading of weights at one row, and products bind from 32
+ * rows on. */
+#define DEFAULT_WEIGHT_NS    5e6
+#define DEFAULT_TOKEN_NS     (DEFAULT_WEIGHT_NS / 32)
+#define DEFAULT_CONTEXT_NS   (DEFAULT_WEIGHT_NS / 20000)
+#define CONTEXT_SCALE        1024.0 /* positions in one unit of the context feature */
+#define NOISE                0.05   /* standard deviation of a measurement, relative */
+#define PRIOR_SPREAD         1.0    /* standard deviation of the prior's parts, relative */
+#define SPREAD_FLOOR         0.05   /* and at least this share of a step of one row */
+#define FADE                 1e-4 /* of the prior's variance that comes back with every measurement */
+#define CLIP_SIGMA           3.0
+#define COST_SLOT_GAIN       0.03
+#define MEASURED_BEFORE_CLIP 8
+
+struct stage_cost {
+    double scale;            /* ns */
+    double mean[N_FEATURES]; /* in scales */
+    double var[N_FEATURES][N_FEATURES];
+    double prior_var[N_FEATURES];
+    int n_measured; /* saturates */
+};
+
+struct cost_model {
+    int n_stages, n_measured_stages;
+    struct stage_cost stages[];
+};
+
+static void features(double x[N_FEATURES], double n_tokens, double n_context)
+{
+    x[FEATURE_ONE] = 1;
+    x[FEATURE_ROW] = n_tokens;
+    for (int i = 0; i < COST_CORNERS; i++)
+        x[2 + i] = n_tokens > corners[i] ? n_tokens - corners[i] : 0;
+    x[FEATURE_CONTEXT] = n_context / CONTEXT_SCALE;
+}
+
+/* max(weight, rows * token) as corners: the change of slope goes to the corner nearest to where
+ * they cross. */
+static void stage_init(struct stage_cost *stage, const struct scheduler_stage_prior *prior)
+{
+    double weight = prior && prior->weight_ns > 0 ? (double)prior->weight_ns : DEFAULT_WEIGHT_NS;
+    double token = prior && prior->token_ns > 0 ? (double)prior->token_ns : weight / 32;
+    double context = prior && prior->context_ns > 0
+                         ? prior->context_ns
+                         : weight * (DEFAULT_CONTEXT_NS / DEFAULT_WEIGHT_NS);
+    double crossing = weight / token;
+    int corner = 0;
+    memset(stage, 0, sizeof(*stage));
+    for (int i = 1; i < COST_CORNERS; i++) {
+        if (fabs(log(corners[i] / crossing)) < fabs(log(corners[corner] / crossing)))
+            corner = i;
+    }
+    stage->scale = weight;
+    stage->mean[FEATURE_ONE] = 1;
+    stage->mean[2 + corner] = token / weight;
+    stage->mean[FEATURE_CONTEXT] = context * CONTEXT_SCALE / weight;
+    for (int i = 0; i < N_FEATURES; i++) {
+        /* A part the prior has at zero may still turn out to matter: a slope then of a share of the
+         * token's. */
+        double spread = PRIOR_SPREAD * stage->mean[i];
+        double floor = i == FEATURE_ONE ? SPREAD_FLOOR : SPREAD_FLOOR * 4 * token / weight;
+        if (i != FEATURE_ONE && i != FEATURE_CONTEXT && floor < PRIOR_SPREAD * token / weight)
+            floor = PRIOR_SPREAD * token / weight;
+        if (spread < floor)
+            spread = floor;
+        stage->prior_var[i] = spread * spread;
+        stage->var[i][i] = stage->prior_var[i];
+    }
+}
+
+enum status cost_create(struct cost_model **out, int n_stages,
+                        const struct scheduler_stage_prior *priors, struct error *err)
+{
+    *out = NULL;
+    CHECK(n_stages > 0);
+    struct cost_model *cost = calloc(1, sizeof(*cost) + (size_t)n_stages * sizeof(cost->stages[0]));
+    if (!cost)
+        return error_set(err, STATUS_NOMEM, "cannot allocate the cost model of %d stages",
+                         n_stages);
+    cost->n_stages = n_stages;
+    for (int i = 0; i < n_stages; i++)
+        stage_init(&cost->stages[i], priors ? &priors[i] : NULL);
+    *out = cost;
+    return STATUS_OK;
+}
+
+void cost_destroy(struct cost_model *cost)
+{
+    free(cost);
+}
+
+/* Slopes are summed corner by corner and never taken below zero: more rows never cost less. */
+static double predict(const struct stage_cost *stage, double n_tokens, double n_context)
+{
+    double t = stage->mean[FEATURE_ONE] > 0 ? stage->mean[FEATURE_ONE] : 0;
+    double from = 0, slope = stage->mean[FEATURE_ROW];
+    for (int i = 0; i <= COST_CORNERS; i++) {
+        double to = i < COST_CORNERS && n_tokens > corners[i] ? corners[i] : n_tokens;
+        if (to > from && slope > 0)
+            t += slope * (to - from);
+        if (to >= n_tokens)
+            break;
+        from = to;
+        slope += stage->mean[2 + i];
+    }
+    if (stage->mean[FEATURE_CONTEXT] > 0)
+        t += stage->mean[FEATURE_CONTEXT] * (n_context / CONTEXT_SCALE);
+    t *= stage->scale;
+    return t > 1 ? t : 1;
+}
+
+static void correct(struct stage_cost *stage, const double x[N_FEATURES], double measured)
+{
+    double px[N_FEATURES], expected = 0, spread = 0;
+    for (int i = 0; i < N_FEATURES; i++) {
+        px[i] = 0;
+        for (int j = 0; j < N_FEATURES; j++)
+            px[i] += stage->var[i][j] * x[j];
+        expected += stage->mean[i] * x[i];
+        spread += px[i] * x[i];
+    }
+    double noise = NOISE * measured;
+    double total = spread + noise * noise;
+    double surprise = measured - expected;
+    double limit = CLIP_SIGMA * sqrt(total);
+    if (stage->n_measured >= MEASURED_BEFORE_CLIP && fabs(surprise) > limit)
+        surprise = surprise > 0 ? limit : -limit;
+    for (int i = 0; i < N_FEATURES; i++) {
+        stage->mean[i] += px[i] / total * surprise;
+        for (int j = 0; j < N_FEATURES; j++)
+            stage->var[i][j] -= px[i] * px[j] / total;
+    }
+    for (int i = 0; i < N_FEATURES; i++) {
+        if (stage->var[i][i] < stage->prior_var[i])
+            stage->var[i][i] += FADE * stage->prior_var[i];
+    }
+}
+
+void cost_observe(struct cost_model *cost, int stage_index, int n_tokens, int64_t n_context,
+                  int64_t busy_ns)
+{
+    if (stage_index < 0 || stage_index >= cost->n_stages || n_tokens < 1 || busy_ns < 1)
+        return;
+    struct stage_cost *stage = &cost->stages[stage_index];
+    double x[N_FEATURES];
+    if (stage->n_measured == 0) {
+        /* The prior's shape is worth more than its speed. */
+        stage->scale *= (double)busy_ns / predict(stage, n_tokens, (double)n_context);
+        cost->n_measured_stages++;
+    }
+    features(x, n_tokens, (double)n_context);
+    correct(stage, x, (double)busy_ns / stage->scale);
+    if (stage->n_measured < MEASURED_BEFORE_CLIP)
+        stage->n_measured++;
+}
+
+bool cost_is_measured(const struct cost_model *cost)
+{
+    return cost->n_measured_stages == cost->n_stages;
+}
+
+double cost_stage_ns(const struct cost_model *cost, int stage, double n_tokens, double n_context)
+{
+    CHECK(stage >= 0);
+    CHECK(stage < cost->n_stages);
+    return predict(&cost->stages[stage], n_tokens, n_context);
+}
+
+double cost_step_ns(const struct cost_model *cost, double n_tokens, double n_context,
+                    double *sum_ns)
+{
+    double worst = 0, sum = 0;
+    for (int i = 0; i < cost->n_stages; i++) {
+        double t = predict(&cost->stages[i], n_tokens, n_context);
+        sum += t;
+        if (t > worst)
+            worst = t;
+    }
+    if (sum_ns)
+        *sum_ns = sum;
+    return worst;
+}
+
+double cost_round_ns(const struct cost_model *cost, int n_slots, double n_tokens, double n_context,
+                     double overhead_ns)
+{
+    double sum;
+    double worst = cost_step_ns(cost, n_tokens / n_slots, n_context / n_slots, &sum);
+    double busy = n_slots * worst;
+    double way = sum + overhead_ns;
+    return busy > way ? busy : way;
+}
+
+int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current, double n_tokens,
+                    double n_context, double overhead_ns)
+{
+    /* The round is shortest where the two bounds of cost_round_ns meet: at about sum / worst
+     * micro-batches. The step times depend on the number themselves, so the place is found by a few
+     * turns and its neighbours are tried. */
+    int n = cost->n_stages < n_slots_max ? cost->n_stages : n_slots_max;
+    for (int turn = 0; turn < 4; turn++) {
+        double sum;
+        double worst = cost_step_ns(cost, n_tokens / n, n_context / n, &sum);
+        double meet = floor((sum + overhead_ns) / worst);
+        n = meet < 1 ? 1 : meet > n_slots_max ? n_slots_max : (int)meet;
+    }
+    const int tried[] = {n,           n - 1, n + 1, n + 2, cost->n_stages, cost->n_stages + 1,
+                         n_slots_max, 1};
+    int best = 0;
+    double best_ns = INFINITY;
+    for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++) {
+        if (tried[i] < 1 || tried[i] > n_slots_max)
+            continue;
+        double t = cost_round_ns(cost, tried[i], n_tokens, n_context, overhead_ns);
+        if (t < best_ns * (1 - 1e-9) || (t <= best_ns && tried[i] < best)) {
+            best = tried[i];
+            best_ns = t;
+        }
+    }
+    if (current >= 1 && current <= n_slots_max &&
+        cost_round_ns(cost, current, n_tokens, n_context, overhead_ns) <=
+            best_ns * (1 + COST_SLOT_GAIN))
+        return current;
+    return best;
+}
+
+void cost_marginal_ns(const struct cost_model *cost, double n_tokens, double n_context,
+                      double *token_ns, double *context_ns)
+{
+    int slowest = 0;
+    double worst = 0;
+    for (int i = 0; i < cost->n_stages; i++) {
+        double t = predict(&cost->stages[i], n_tokens, n_context);
+        if (t > worst) {
+            worst = t;
+            slowest = i;
+        }
+    }
+    const struct stage_cost *stage = &cost->stages[slowest];
+    double more = predict(stage, n_tokens + 4, n_context) - worst;
+    *token_ns = more > 0 ? more / 4 : 0;
+    *context_ns = stage->mean[FEATURE_CONTEXT] > 0
+                      ? stage->mean[FEATURE_CONTEXT] * stage->scale / CONTEXT_SCALE
+                      : 0;
+}
