@@ -17,7 +17,7 @@
 #include "kernels/cpu/conv2d_weight.h"
 #include "kernels/cpu/norm_row.h"
 #include "kernels/cpu/tile_f32.h"
-#include "kernels/cpu/vector_f32.h"
+#include "kernels/cpu/vector.h"
 #include "kernels/stream.h"
 
 enum {
@@ -134,12 +134,20 @@ static void gather(const struct job *job, float *patch, int top, int left, int r
     }
 }
 
+/* Some cells of a tile, and where their sums go. */
+struct cells {
+    int top, left, rows, columns;
+    int first_channel, n; /* of the panel */
+    int phase;            /* place in the 2x2 of UP */
+};
+
 /* sums [rows * columns, n] = patch times one panel. patch points at the first pixel of the first
  * cell. */
 static void multiply(const struct job *job, float *sums, const float *patch, const float *panel,
-                     int n, int rows, int columns)
+                     const struct cells *cells)
 {
     const struct plan *plan = &job->plan;
+    int n = cells->n, columns = cells->columns;
     int n_in = job->weight->shape.n_in;
     int run = job->weight->taps * n_in, chunks = divide_up(run, K_MAX);
     ptrdiff_t line = (ptrdiff_t)plan->patch_width * n_in;
@@ -148,7 +156,7 @@ static void multiply(const struct job *job, float *sums, const float *patch, con
         for (int chunk = 0; chunk < chunks; chunk++) {
             int from = (int)((int64_t)run * chunk / chunks);
             int k = (int)((int64_t)run * (chunk + 1) / chunks) - from;
-            for (int r = 0; r < rows; r++)
+            for (int r = 0; r < cells->rows; r++)
                 tile_f32_multiply(job->kernels, sums + r * columns * n, n,
                                   patch + (r * plan->stride + tap) * line + from,
                                   plan->stride * n_in, panel, n, columns, n, k, add);
@@ -158,58 +166,57 @@ static void multiply(const struct job *job, float *sums, const float *patch, con
 }
 
 /* y = sums + bias + residual for `used` of the n channels of one pixel. */
-static void write_pixel(float *y, const float *sums, const float *bias, const float *residual,
-                        int used)
+VECTOR_INLINE void write_pixel(float *y, const float *sums, const float *bias,
+                               const float *residual, int used)
 {
-    int c = 0;
-    for (; c + VECTOR_F32_LANES <= used; c += VECTOR_F32_LANES) {
-        f32x16 v = *(const f32x16 *)(sums + c) + *(const f32x16 *)(bias + c);
+    for (int c = 0; c < used; c += LANES) {
+        int lanes = smaller(LANES, used - c);
+        f32x16 v = load_f32(sums + c) + load_f32(bias + c);
         if (residual)
-            v += *(const f32x16 *)(residual + c);
-        *(f32x16 *)(y + c) = v;
-    }
-    for (; c < used; c++) {
-        float v = sums[c] + bias[c];
-        y[c] = residual ? v + residual[c] : v;
+            v += load_lanes(residual, DTYPE_F32, c, lanes);
+        store_lanes(y, DTYPE_F32, c, v, lanes);
     }
 }
 
-/* Writes the sums of a panel for the cells from (top, left) on; phase is the place in the 2x2 of
- * UP. */
-static void write_cells(const struct job *job, const float *sums, int n, int first_column,
-                        int phase, int top, int left, int rows, int columns)
+VECTOR_INLINE void write_cells_body(const struct job *job, const float *sums,
+                                    const struct cells *cells)
 {
     const struct conv2d_shape *shape = &job->weight->shape;
     int zoom = shape->kind == CONV2D_UP ? 2 : 1;
-    int used = smaller(n, shape->n_out - first_column);
-    const float *bias = job->weight->memory + first_column;
-    for (int r = 0; r < rows; r++) {
-        size_t line = (size_t)((top + r) * zoom + phase / 2) * job->plan.width * zoom;
-        for (int c = 0; c < columns; c++, sums += n) {
-            size_t pixel = line + (left + c) * zoom + phase % 2;
-            size_t at = pixel * shape->n_out + first_column;
+    int used = smaller(cells->n, shape->n_out - cells->first_channel);
+    const float *bias = job->weight->memory + cells->first_channel;
+    for (int r = 0; r < cells->rows; r++) {
+        size_t line = (size_t)((cells->top + r) * zoom + cells->phase / 2) * job->plan.width * zoom;
+        for (int c = 0; c < cells->columns; c++, sums += cells->n) {
+            size_t pixel = line + (cells->left + c) * zoom + cells->phase % 2;
+            size_t at = pixel * shape->n_out + cells->first_channel;
             write_pixel(job->y + at, sums, bias, job->residual ? job->residual + at : NULL, used);
         }
     }
 }
 
+FOR_EACH_PATH(write_cells, (const struct job *job, const float *sums, const struct cells *cells),
+              (job, sums, cells))
+
 static void run_tile(const struct job *job, int tile, float *patch, float *sums)
 {
     const struct plan *plan = &job->plan;
     const struct conv2d_weight *weight = job->weight;
-    int top = tile / plan->tiles_across * plan->tile_height;
-    int left = tile % plan->tiles_across * plan->tile_width;
-    int rows = smaller(plan->tile_height, plan->height - top);
-    int columns = smaller(plan->tile_width, plan->width - left);
-    gather(job, patch, top * plan->stride - plan->border, left * plan->stride - plan->border,
-           (rows - 1) * plan->stride + plan->span, (columns - 1) * plan->stride + plan->span);
-    for (int phase = 0; phase < weight->n_phases; phase++) {
-        const float *from =
-            patch + (phase / 2 * plan->patch_width + phase % 2) * weight->shape.n_in;
+    struct cells cells = {.top = tile / plan->tiles_across * plan->tile_height,
+                          .left = tile % plan->tiles_across * plan->tile_width};
+    cells.rows = smaller(plan->tile_height, plan->height - cells.top);
+    cells.columns = smaller(plan->tile_width, plan->width - cells.left);
+    gather(job, patch, cells.top * plan->stride - plan->border,
+           cells.left * plan->stride - plan->border, (cells.rows - 1) * plan->stride + plan->span,
+           (cells.columns - 1) * plan->stride + plan->span);
+    for (cells.phase = 0; cells.phase < weight->n_phases; cells.phase++) {
+        int row = cells.phase / 2, column = cells.phase % 2; /* of the phase's first pixel */
+        const float *from = patch + (row * plan->patch_width + column) * weight->shape.n_in;
         for (int first = 0; first < weight->n_columns; first += TILE_F32_COLUMNS) {
-            int n = weight->n_columns - first < TILE_F32_COLUMNS ? TILE_F32_LANE : TILE_F32_COLUMNS;
-            multiply(job, sums, from, conv2d_weight_panel(weight, phase, first), n, rows, columns);
-            write_cells(job, sums, n, first, phase, top, left, rows, columns);
+            cells.first_channel = first;
+            cells.n = smaller(TILE_F32_COLUMNS, weight->n_columns - first);
+            multiply(job, sums, from, conv2d_weight_panel(weight, cells.phase, first), &cells);
+            write_cells_of(stream_code_path(job->stream))(job, sums, &cells);
         }
     }
 }
@@ -237,7 +244,7 @@ enum status conv2d(float *y, const float *x, const struct conv2d_weight *weight,
                    struct stream *stream)
 {
     const struct conv2d_shape *shape = &weight->shape;
-    if (width < 1 || height < 1 || (norm && shape->n_in % VECTOR_F32_LANES))
+    if (width < 1 || height < 1 || (norm && shape->n_in % LANES))
         return STATUS_INVALID;
     if (shape->kind == CONV2D_DOWN && (width % 2 || height % 2))
         return STATUS_INVALID;

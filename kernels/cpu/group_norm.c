@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "kernels/cpu/vector_f32.h"
+#include "kernels/cpu/vector.h"
 #include "kernels/stream.h"
 
 enum { RUN = 64, PART_PIXELS_MIN = 256 };
@@ -48,26 +48,26 @@ static void merge(struct moments *into, double n, double mean, double squares, d
 }
 
 /* Adds n pixels to the moments of sixteen channels, which hold n_before pixels. */
-VECTOR_F32_INLINE void add_run(struct moments *moments, const float *x, int n_channels, int n,
-                               int n_before)
+VECTOR_INLINE void add_run(struct moments *moments, const float *x, int n_channels, int n,
+                           int n_before)
 {
     f32x16 sum = {0}, rest = {0}, squares = {0};
     for (int p = 0; p < n; p++)
-        sum += *(const f32x16 *)(x + (size_t)p * n_channels);
+        sum += load_f32(x + (size_t)p * n_channels);
     f32x16 mean = sum / (float)n;
     for (int p = 0; p < n; p++) {
-        f32x16 d = *(const f32x16 *)(x + (size_t)p * n_channels) - mean;
+        f32x16 d = load_f32(x + (size_t)p * n_channels) - mean;
         rest += d;
         squares += d * d;
     }
     /* The mean was rounded; what is left over corrects both moments. */
-    for (int i = 0; i < VECTOR_F32_LANES; i++) {
+    for (int i = 0; i < LANES; i++) {
         double left = (double)rest[i] / n;
         merge(moments + i, n_before, mean[i] + left, squares[i] - n * left * left, n);
     }
 }
 
-VECTOR_F32_INLINE void measure_part(const struct job *job, int part)
+VECTOR_INLINE void measure_body(const struct job *job, int part)
 {
     int64_t first, last;
     stream_share(job->n_pixels, part, job->n_parts, &first, &last);
@@ -75,38 +75,21 @@ VECTOR_F32_INLINE void measure_part(const struct job *job, int part)
     memset(moments, 0, sizeof(*moments) * job->n_channels);
     for (int64_t p = first; p < last; p += RUN) {
         int n = last - p < RUN ? (int)(last - p) : RUN;
-        for (int c = 0; c < job->n_channels; c += VECTOR_F32_LANES)
+        for (int c = 0; c < job->n_channels; c += LANES)
             add_run(moments + c, job->x + p * job->n_channels + c, job->n_channels, n,
                     (int)(p - first));
     }
 }
 
-#define MEASURE(path, attribute)                                                                   \
-    attribute static void measure_##path(const struct job *job, int part)                          \
-    {                                                                                              \
-        measure_part(job, part);                                                                   \
-    }
-MEASURE(portable, )
-#if defined(__x86_64__)
-MEASURE(avx2, __attribute__((target("avx2"))))
-MEASURE(avx512, __attribute__((target("avx512f"))))
-#endif
+FOR_EACH_PATH(measure, (const struct job *job, int part), (job, part))
 
 static void measure_parts(void *context, int thread_index, int n_threads)
 {
     struct job *job = context;
     int64_t first, last;
     stream_share(job->n_parts, thread_index, n_threads, &first, &last);
-    for (int part = (int)first; part < last; part++) {
-#if defined(__x86_64__)
-        if (job->path >= CODE_PATH_AVX512BF16)
-            measure_avx512(job, part);
-        else if (job->path == CODE_PATH_AVX2)
-            measure_avx2(job, part);
-        else
-#endif
-            measure_portable(job, part);
-    }
+    for (int part = (int)first; part < last; part++)
+        measure_of(job->path)(job, part);
 }
 
 /* The moments of channels [first, first + count) together: parts of a channel, then channels. */
@@ -131,7 +114,7 @@ enum status group_norm(float *scale, float *shift, const float *x, const float *
                        void *workspace, struct stream *stream)
 {
     if (n_pixels < 1 || n_groups < 1 || n_channels < 1 || n_channels % n_groups ||
-        n_channels % VECTOR_F32_LANES)
+        n_channels % LANES)
         return STATUS_INVALID;
     struct job job = {.x = x,
                       .parts = workspace,

@@ -1,66 +1,42 @@
 /*
- * norm_row.c - one body, compiled for each instruction set.
+ * norm_row.c - see norm_row.h.
  */
 #include "kernels/cpu/norm_row.h"
 
 #include <string.h>
 
-#include "kernels/cpu/vector_f32.h"
+#include "kernels/cpu/vector.h"
 
-VECTOR_F32_INLINE void normalise(float *dst, const float *src, int n_pixels, int n_channels,
-                                 const struct conv2d_norm *norm)
+/* exp_lanes() takes no more than 88; there swish is 0 to the last bit that counts: v / (1 + e^88) >
+ * -1e-36 v. */
+VECTOR_INLINE f32x16 swish_lanes(f32x16 v)
 {
-    for (int p = 0; p < n_pixels; p++, dst += n_channels, src += n_channels)
-        for (int c = 0; c < n_channels; c += VECTOR_F32_LANES)
-            *(f32x16 *)(dst + c) = *(const f32x16 *)(src + c) * *(const f32x16 *)(norm->scale + c) +
-                                   *(const f32x16 *)(norm->shift + c);
+    f32x16 limit = (f32x16){0} + 88.0f;
+    return v / (1.0f + exp_lanes(select_lanes(-v > limit, limit, -v)));
 }
 
-VECTOR_F32_INLINE void normalise_swish(float *dst, const float *src, int n_pixels, int n_channels,
-                                       const struct conv2d_norm *norm)
+VECTOR_INLINE void normalise_body(float *dst, const float *src, int n_pixels, int n_channels,
+                                  const struct conv2d_norm *norm)
 {
     for (int p = 0; p < n_pixels; p++, dst += n_channels, src += n_channels)
-        for (int c = 0; c < n_channels; c += VECTOR_F32_LANES) {
-            f32x16 v = *(const f32x16 *)(src + c) * *(const f32x16 *)(norm->scale + c) +
-                       *(const f32x16 *)(norm->shift + c);
-            f32x16 e = -v;
-            vector_exp(&e, &e);
-            *(f32x16 *)(dst + c) = v / (1.0f + e);
+        for (int c = 0; c < n_channels; c += LANES) {
+            f32x16 v = load_f32(src + c) * load_f32(norm->scale + c) + load_f32(norm->shift + c);
+            if (norm->swish)
+                v = swish_lanes(v);
+            store_f32(dst + c, v);
         }
 }
 
-#define NORM_ROW(path, attribute)                                                                  \
-    attribute static void norm_row_##path(float *dst, const float *src, int n_pixels,              \
-                                          int n_channels, const struct conv2d_norm *norm)          \
-    {                                                                                              \
-        if (norm->swish)                                                                           \
-            normalise_swish(dst, src, n_pixels, n_channels, norm);                                 \
-        else                                                                                       \
-            normalise(dst, src, n_pixels, n_channels, norm);                                       \
-    }
-NORM_ROW(portable, )
-#if defined(__x86_64__)
-NORM_ROW(avx2, __attribute__((target("avx2"))))
-NORM_ROW(avx512, __attribute__((target("avx512f"))))
-#endif
+FOR_EACH_PATH(normalise,
+              (float *dst, const float *src, int n_pixels, int n_channels,
+               const struct conv2d_norm *norm),
+              (dst, src, n_pixels, n_channels, norm))
 
 void norm_row(float *dst, const float *src, int n_pixels, int n_channels,
               const struct conv2d_norm *norm, enum code_path path)
 {
-    if (!norm) {
+    if (norm)
+        normalise_of(path)(dst, src, n_pixels, n_channels, norm);
+    else
         memcpy(dst, src, sizeof(float) * n_pixels * n_channels);
-        return;
-    }
-#if defined(__x86_64__)
-    if (path >= CODE_PATH_AVX512BF16) {
-        norm_row_avx512(dst, src, n_pixels, n_channels, norm);
-        return;
-    }
-    if (path == CODE_PATH_AVX2) {
-        norm_row_avx2(dst, src, n_pixels, n_channels, norm);
-        return;
-    }
-#endif
-    (void)path;
-    norm_row_portable(dst, src, n_pixels, n_channels, norm);
 }

@@ -15,7 +15,7 @@
 #include <string.h>
 
 #include "kernels/cpu/tile_f32.h"
-#include "kernels/cpu/vector_f32.h"
+#include "kernels/cpu/vector.h"
 #include "kernels/stream.h"
 
 enum { QUERIES = 24, KEYS = SPATIAL_ATTENTION_KEYS };
@@ -69,61 +69,37 @@ static void transpose_keys(void *context, int thread_index, int n_threads)
     }
 }
 
-/* The largest of n scores times scale; n is at least 1. */
-static float scale_scores(float *scores, int n, float scale)
+/* KEYS scores times scale, and the largest of the first n; the others are absent keys: they become
+ * -infinity. */
+VECTOR_INLINE void scale_body(float *highest, float *scores, int n, float scale)
 {
-    float highest = -INFINITY;
-    for (int i = 0; i < n; i++) {
-        scores[i] *= scale;
-        highest = scores[i] > highest ? scores[i] : highest;
-    }
     for (int i = n; i < KEYS; i++)
-        scores[i] = -INFINITY; /* absent keys get the smallest weight, and are then left out by n */
-    return highest;
+        scores[i] = -INFINITY;
+    f32x16 largest = load_f32(scores) * scale;
+    for (int i = 0; i < KEYS; i += LANES) {
+        f32x16 s = load_f32(scores + i) * scale;
+        largest = max_lanes(s, largest);
+        store_f32(scores + i, s);
+    }
+    *highest = largest_lane(largest);
 }
 
-/* scores become exp(score - maximum); the sum of the first n, by lanes and then the lanes in order.
- */
-VECTOR_F32_INLINE float weigh(float *scores, int n, float maximum)
+/* Scores become exp(score - maximum), 0 for absent keys; *total is their sum: sixteen sums, then
+ * the lanes. */
+VECTOR_INLINE void weigh_body(float *total, float *scores, float maximum)
 {
     f32x16 sum = {0};
-    for (int i = 0; i < KEYS; i += VECTOR_F32_LANES) {
-        f32x16 w = *(const f32x16 *)(scores + i) - maximum;
-        vector_exp(&w, &w);
-        *(f32x16 *)(scores + i) = w;
+    for (int i = 0; i < KEYS; i += LANES) {
+        f32x16 weight = exp_lanes(load_f32(scores + i) - maximum);
+        sum += weight;
+        store_f32(scores + i, weight);
     }
-    for (int i = n; i < KEYS; i++)
-        scores[i] = 0.0f;
-    for (int i = 0; i < KEYS; i += VECTOR_F32_LANES)
-        sum += *(const f32x16 *)(scores + i);
-    float total = 0.0f;
-    for (int i = 0; i < VECTOR_F32_LANES; i++)
-        total += sum[i];
-    return total;
+    *total = sum_lanes(sum);
 }
 
-#define WEIGH(path, attribute)                                                                     \
-    attribute static float weigh_##path(float *scores, int n, float maximum)                       \
-    {                                                                                              \
-        return weigh(scores, n, maximum);                                                          \
-    }
-WEIGH(portable, )
-#if defined(__x86_64__)
-WEIGH(avx2, __attribute__((target("avx2"))))
-WEIGH(avx512, __attribute__((target("avx512f"))))
-#endif
-
-static float weigh_on(enum code_path path, float *scores, int n, float maximum)
-{
-#if defined(__x86_64__)
-    if (path >= CODE_PATH_AVX512BF16)
-        return weigh_avx512(scores, n, maximum);
-    if (path == CODE_PATH_AVX2)
-        return weigh_avx2(scores, n, maximum);
-#endif
-    (void)path;
-    return weigh_portable(scores, n, maximum);
-}
+FOR_EACH_PATH(scale, (float *highest, float *scores, int n, float scale),
+              (highest, scores, n, scale))
+FOR_EACH_PATH(weigh, (float *total, float *scores, float maximum), (total, scores, maximum))
 
 /* Scores of n_queries with the n keys from first_key on become weights; earlier sums shrink to the
  * new maximum. */
@@ -131,13 +107,15 @@ static void weigh_keys(const struct job *job, struct block *block, const float *
                        int first_key, int n)
 {
     int n_channels = job->n_channels;
+    enum code_path path = stream_code_path(job->stream);
     for (int i = 0; i < n; i += TILE_F32_COLUMNS)
         tile_f32_multiply(job->kernels, block->scores + i, KEYS, q, n_channels,
                           job->keys + (size_t)(first_key + i) * n_channels, TILE_F32_COLUMNS,
                           n_queries, TILE_F32_COLUMNS, n_channels, false);
     for (int r = 0; r < n_queries; r++) {
         float *scores = block->scores + r * KEYS;
-        float highest = scale_scores(scores, n, job->scale);
+        float highest, total;
+        scale_of(path)(&highest, scores, n, job->scale);
         if (highest > block->maximum[r]) {
             float shrink = expf(block->maximum[r] - highest);
             block->total[r] *= shrink;
@@ -145,7 +123,8 @@ static void weigh_keys(const struct job *job, struct block *block, const float *
                 block->sums[(size_t)r * n_channels + c] *= shrink;
             block->maximum[r] = highest;
         }
-        block->total[r] += weigh_on(stream_code_path(job->stream), scores, n, block->maximum[r]);
+        weigh_of(path)(&total, scores, block->maximum[r]);
+        block->total[r] += total;
     }
 }
 
