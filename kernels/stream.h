@@ -64,6 +64,9 @@ void stream_free(struct stream *stream, void *memory, size_t bytes);
 void stream_upload(struct stream *stream, void *device, const void *host, size_t bytes);
 void stream_download(struct stream *stream, void *host, const void *device, size_t bytes);
 
+/* The same within device memory; the two do not overlap. */
+void stream_copy(struct stream *stream, void *to, const void *from, size_t bytes);
+
 /* Waits until everything launched has run. On the CPU launchers return when the work is done. */
 enum status stream_wait(struct stream *stream, struct error *err);
 

@@ -1,0 +1,57 @@
+/*
+ * attention_launch.h - the arguments of the two attention operations, shared by dispatch, f32 twin and fast version.
+ */
+#ifndef MGPT_KERNELS_ATTENTION_LAUNCH_H
+#define MGPT_KERNELS_ATTENTION_LAUNCH_H
+
+#include "kernels/attention.h"
+#include "kernels/qk_norm_rope_store.h"
+
+struct rope_table {
+    struct rope_options options;
+    struct stream *stream;
+    float *values; /* [n_positions][cosines of head_dim / 2, then sines], and 64 bytes that may be read past the end */
+    size_t bytes;
+};
+
+struct store_launch {
+    char *qkv;
+    const struct attention_shape *shape;
+    const struct qk_norm *norm;
+    const struct rope_table *rope;
+    const struct kv_segment *segments;
+    int n_segments;
+    const struct kv_layer *kv;
+};
+
+struct attention_launch {
+    void *y;
+    const void *qkv;
+    const struct attention_shape *shape;
+    const struct kv_segment *segments;
+    int n_segments;
+    const struct kv_layer *kv;
+};
+
+/* A row of a segment: everything the row's own computation needs to know. */
+struct store_row {
+    const struct kv_segment *segment;
+    int row;      /* in qkv */
+    int position; /* in its sequence */
+    int newest;   /* the last row of its segment */
+};
+
+/* One row, all heads. */
+void store_row_ref(const struct store_launch *launch, const struct store_row *row);
+void store_row_cpu(const struct store_launch *launch, const struct store_row *row, enum code_path path);
+
+/* All of it, threads included. */
+enum status attention_ref(const struct attention_launch *launch, struct stream *stream);
+enum status attention_cpu(const struct attention_launch *launch, struct stream *stream);
+
+static inline size_t qkv_row_numbers(const struct attention_shape *shape)
+{
+    return ((size_t)shape->n_heads + 2 * (size_t)shape->n_kv_heads) * (size_t)shape->head_dim;
+}
+
+#endif

@@ -1,0 +1,130 @@
+/*
+ * linear.c - the bf16 product: threads take contiguous runs of panels, so each streams its part of the matrix once.
+ *
+ * Within a panel the inputs go in runs that fit into the first-level cache and all rows pass over a run before the next:
+ * memory is read once for all rows, and the next run is fetched while this one is used. Up to one tile of rows there is
+ * nothing to reuse, and the panel goes in one run.
+ */
+#include "base/check.h"
+#include "kernels/cpu/tile.h"
+#include "kernels/cpu/vector.h"
+#include "kernels/linear_weight.h"
+
+enum {
+    ROWS_A_PASS = 128,  /* rows whose sums (32 KiB) stay in the cache while the panel passes */
+    ROWS_A_STREAM = 6,  /* up to here the panel is read once anyway */
+    RUN_PAIRS = 128,    /* inputs in a run: 32 KiB of the panel */
+    AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
+};
+
+struct task {
+    const struct linear_launch *launch;
+    struct stream *stream;
+    tile_multiply multiply;
+    int failed; /* written by any thread that finds no memory */
+};
+
+/* Sums of a panel, of n_rows rows from `row` on, to y; columns outside of the launch's range are dropped. */
+VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *acc, int row, int n_rows, int first,
+                                    int n_groups)
+{
+    for (int r = 0; r < n_rows; r++)
+        for (int g = 0; g < n_groups; g++) {
+            int out = first + g * LANES, column = out - l->first_out;
+            size_t at = (size_t)(row + r) * (size_t)l->n_out;
+            f32x16 v = load_f32(acc + (size_t)r * TILE_COLUMNS + g * LANES);
+            if (l->weight->bias)
+                v += load_f32(l->weight->bias + out);
+            if (column >= 0) {
+                if (column < l->n_out)
+                    store_lanes(l->y, l->y_dtype, at + (size_t)column, v,
+                                l->n_out - column < LANES ? l->n_out - column : LANES);
+                continue;
+            }
+            /* The range begins inside this group. */
+            float values[LANES];
+            store_f32(values, v);
+            int n = LANES + column < l->n_out ? LANES + column : l->n_out;
+            for (int i = 0; i < n; i++)
+                store_lanes(l->y, l->y_dtype, at + (size_t)i, (f32x16){values[i - column]}, 1);
+        }
+}
+
+FOR_EACH_PATH(store_panel,
+              (const struct linear_launch *l, const float *acc, int row, int n_rows, int first, int n_groups),
+              (l, acc, row, n_rows, first, n_groups))
+
+/* Rows of x with n_in_padded inputs: x itself where nothing needs padding, else a copy. */
+static const bf16 *padded_rows(const struct linear_launch *l, bf16 *copy, int row, int n_rows)
+{
+    const struct linear_weight *w = l->weight;
+    const size_t n_in = (size_t)w->options.n_in, padded = (size_t)w->n_in_padded;
+    const bf16 *x = (const bf16 *)l->x + (size_t)row * n_in;
+    if (n_in == padded)
+        return x;
+    for (int r = 0; r < n_rows; r++) {
+        memcpy(copy + (size_t)r * padded, x + (size_t)r * n_in, n_in * sizeof(bf16));
+        memset(copy + (size_t)r * padded + n_in, 0, (padded - n_in) * sizeof(bf16));
+    }
+    return copy;
+}
+
+static void multiply_panel(const struct task *task, float *acc, const bf16 *x, int n_rows, int panel)
+{
+    const struct linear_weight *w = task->launch->weight;
+    const bf16 *b = (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
+    int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
+    int run = n_rows <= ROWS_A_STREAM ? n_pairs : RUN_PAIRS;
+    struct tile_product p = {.acc = acc,
+                             .ld_acc = TILE_COLUMNS,
+                             .ld_a = (size_t)w->n_in_padded,
+                             .group_stride = TILE_PAIR,
+                             .pair_stride = (size_t)n_groups * TILE_PAIR,
+                             .n_rows = n_rows,
+                             .n_groups = n_groups};
+    for (int pair = 0; pair < n_pairs; pair += run) {
+        p.a = x + 2 * (size_t)pair;
+        p.b = b + (size_t)pair * p.pair_stride;
+        p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
+        p.resume = pair > 0;
+        p.prefetch_bytes = (size_t)p.n_pairs * p.pair_stride * sizeof(bf16);
+        p.prefetch = (const char *)p.b + (n_rows <= ROWS_A_STREAM ? AHEAD_BYTES : p.prefetch_bytes);
+        task->multiply(&p);
+    }
+}
+
+static void multiply_share(void *context, int thread_index, int n_threads)
+{
+    struct task *task = context;
+    const struct linear_launch *l = task->launch;
+    const struct linear_weight *w = l->weight;
+    int rows_a_pass = l->n_rows < ROWS_A_PASS ? l->n_rows : ROWS_A_PASS;
+    size_t acc_bytes = (size_t)rows_a_pass * TILE_COLUMNS * sizeof(float);
+    size_t copy_bytes = w->options.n_in == w->n_in_padded
+                            ? 0
+                            : (size_t)rows_a_pass * (size_t)w->n_in_padded * sizeof(bf16);
+    float *acc = stream_scratch(task->stream, thread_index, acc_bytes + copy_bytes);
+    if (!acc) {
+        __atomic_store_n(&task->failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
+    int first = l->first_out / TILE_COLUMNS;
+    int64_t n = (l->first_out + l->n_out + TILE_COLUMNS - 1) / TILE_COLUMNS - first, share, end;
+    stream_share(n, thread_index, n_threads, &share, &end);
+    store_panel_function store = store_panel_of(stream_code_path(task->stream));
+    for (int row = 0; row < l->n_rows; row += rows_a_pass) {
+        int n_rows = l->n_rows - row < rows_a_pass ? l->n_rows - row : rows_a_pass;
+        const bf16 *x = padded_rows(l, (bf16 *)((char *)acc + acc_bytes), row, n_rows);
+        for (int panel = first + (int)share; panel < first + (int)end; panel++) {
+            multiply_panel(task, acc, x, n_rows, panel);
+            store(l, acc, row, n_rows, panel * TILE_COLUMNS, linear_weight_panel_groups(w, panel));
+        }
+    }
+}
+
+enum status linear_cpu(const struct linear_launch *launch, struct stream *stream)
+{
+    struct task task = {launch, stream, tile_multiply_of(stream_code_path(stream)), 0};
+    stream_parallel(stream, multiply_share, &task);
+    return task.failed ? STATUS_NOMEM : STATUS_OK;
+}

@@ -1,0 +1,110 @@
+/*
+ * qk_norm_rope_store.c - bf16 rows: a head is widened once, normed, turned and rounded once, then put in its place.
+ */
+#include <math.h>
+
+#include "kernels/attention_launch.h"
+#include "kernels/cpu/vector.h"
+#include "kernels/kv_layout.h"
+
+/* Room for a head and for whole vectors that begin inside its second half. */
+enum { HEAD_ROOM = HEAD_DIM_MAX + LANES };
+
+/* turned = rope(layernorm(x)). Lanes past the head hold anything afterwards. */
+VECTOR_INLINE void norm_and_turn(float turned[HEAD_ROOM], const bf16 *x, const float *weight, const float *bias,
+                                 const float *angles, int head_dim, float eps)
+{
+    float centred[HEAD_ROOM], normed[HEAD_ROOM];
+    const int half = head_dim / 2;
+    f32x16 sum = {0}, squares = {0};
+    for (int i = 0; i < head_dim; i += LANES) {
+        f32x16 v = load_lanes(x, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
+        store_f32(centred + i, v);
+        sum += v;
+    }
+    float mean = sum_lanes(sum) / (float)head_dim;
+    for (int i = 0; i < head_dim; i += LANES) {
+        f32x16 v = load_f32(centred + i) - mean;
+        if (head_dim - i < LANES) {
+            float part[LANES];
+            store_f32(part, v);
+            for (int j = head_dim - i; j < LANES; j++)
+                part[j] = 0;
+            v = load_f32(part);
+        }
+        store_f32(centred + i, v);
+        squares += v * v;
+    }
+    float scale = 1.0f / sqrtf(sum_lanes(squares) / (float)head_dim + eps);
+    for (int i = 0; i < head_dim; i += LANES) {
+        int n = head_dim - i < LANES ? head_dim - i : LANES;
+        f32x16 v = load_f32(centred + i) * scale * load_lanes(weight, DTYPE_F32, (size_t)i, n) +
+                   load_lanes(bias, DTYPE_F32, (size_t)i, n);
+        store_f32(normed + i, v);
+    }
+    memset(normed + (head_dim + LANES - 1) / LANES * LANES, 0, LANES * sizeof(float));
+    /* The first half is written before the second, whose place its spare lanes run into. */
+    for (int i = 0; i < half; i += LANES)
+        store_f32(turned + i, load_f32(normed + i) * load_f32(angles + i) -
+                                  load_f32(normed + half + i) * load_f32(angles + half + i));
+    for (int i = 0; i < half; i += LANES)
+        store_f32(turned + half + i, load_f32(normed + half + i) * load_f32(angles + i) +
+                                         load_f32(normed + i) * load_f32(angles + half + i));
+}
+
+VECTOR_INLINE void round_head(bf16 *y, const float *x, int head_dim)
+{
+    for (int i = 0; i < head_dim; i += LANES)
+        store_lanes(y, DTYPE_BF16, (size_t)i, load_f32(x + i), head_dim - i < LANES ? head_dim - i : LANES);
+}
+
+/* A key's pairs lie a group of positions apart. */
+VECTOR_INLINE void store_key(bf16 *keys, const bf16 *key, int slot, int head_dim)
+{
+    bf16 *to = keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim) + 2 * (slot % KV_GROUP);
+    for (int pair = 0; pair < head_dim / 2; pair++)
+        memcpy(to + (size_t)pair * KV_PAIR_WORDS, key + 2 * pair, 2 * sizeof(bf16));
+}
+
+VECTOR_INLINE void store_value(bf16 *values, const bf16 *value, int slot, int head_dim, int newest)
+{
+    bf16 *to = values + (size_t)(slot / 2) * KV_PAIR_WORDS + slot % 2;
+    int clear_next = newest && slot % 2 == 0;
+    for (int i = 0; i < head_dim; i++) {
+        bf16 *at = to + (size_t)(i / KV_GROUP) * KV_VALUE_GROUP_STRIDE + 2 * (i % KV_GROUP);
+        at[0] = value[i];
+        if (clear_next)
+            at[1] = 0;
+    }
+}
+
+VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)
+{
+    const struct attention_shape *shape = l->shape;
+    const int d = shape->head_dim, slot = row->position % KV_BLOCK_TOKENS;
+    const int32_t block = row->segment->blocks[row->position / KV_BLOCK_TOKENS];
+    bf16 *q = (bf16 *)(void *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
+    const bf16 *k = q + (size_t)shape->n_heads * (size_t)d, *v = k + (size_t)shape->n_kv_heads * (size_t)d;
+    const float *angles = l->rope->values + (size_t)row->position * (size_t)d;
+    float turned[HEAD_ROOM];
+    for (int h = 0; h < shape->n_heads; h++) {
+        size_t at = (size_t)h * (size_t)d;
+        norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d, l->norm->eps);
+        round_head(q + at, turned, d);
+    }
+    for (int h = 0; h < shape->n_kv_heads; h++) {
+        size_t at = (size_t)h * (size_t)d;
+        bf16 key[HEAD_ROOM];
+        norm_and_turn(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, angles, d, l->norm->eps);
+        round_head(key, turned, d);
+        bf16 *keys = (bf16 *)(void *)kv_head_at(l->kv, shape, block, h);
+        store_key(keys, key, slot, d);
+        store_value(keys + kv_key_bytes(shape) / sizeof(bf16), v + at, slot, d, row->newest);
+    }
+}
+FOR_EACH_PATH(store_one, (const struct store_launch *l, const struct store_row *row), (l, row))
+
+void store_row_cpu(const struct store_launch *launch, const struct store_row *row, enum code_path path)
+{
+    store_one_of(path)(launch, row);
+}

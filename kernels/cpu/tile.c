@@ -1,0 +1,58 @@
+/*
+ * tile.c - the version of the tile product that a code path uses, and the portable one.
+ */
+#include "kernels/cpu/tile.h"
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+
+/* One row and one group: the compiler turns the sixteen columns into what the baseline has. */
+static void multiply_group(const struct tile_product *p, int row, int group)
+{
+    const bf16 *a = p->a + (size_t)row * p->ld_a;
+    const bf16 *b = p->b + (size_t)group * p->group_stride;
+    float *acc = p->acc + (size_t)row * p->ld_acc + (size_t)group * TILE_GROUP;
+    f32x16 sum = {0};
+    if (p->resume)
+        memcpy(&sum, acc, sizeof(sum));
+    for (int pair = 0; pair < p->n_pairs; pair++) {
+        u32x16 both, low, high;
+        f32x16 even, odd;
+        memcpy(&both, b + (size_t)pair * p->pair_stride, sizeof(both));
+        low = both << 16;
+        high = both & 0xffff0000u;
+        memcpy(&even, &low, sizeof(even));
+        memcpy(&odd, &high, sizeof(odd));
+        sum += even * bf16_to_f32(a[2 * pair]);
+        sum += odd * bf16_to_f32(a[2 * pair + 1]);
+    }
+    memcpy(acc, &sum, sizeof(sum));
+}
+
+void tile_multiply_portable(const struct tile_product *product)
+{
+    for (int group = 0; group < product->n_groups; group++)
+        for (int row = 0; row < product->n_rows; row++)
+            multiply_group(product, row, group);
+}
+
+tile_multiply tile_multiply_any_of(enum code_path path)
+{
+#if defined(__x86_64__)
+    if (path == CODE_PATH_AVX512BF16 || path == CODE_PATH_AMX)
+        return tile_multiply_avx512bf16;
+    if (path == CODE_PATH_AVX2)
+        return tile_multiply_avx2;
+#endif
+    (void)path;
+    return tile_multiply_portable;
+}
+
+tile_multiply tile_multiply_of(enum code_path path)
+{
+#if defined(__x86_64__)
+    if (path == CODE_PATH_AMX)
+        return tile_multiply_amx;
+#endif
+    return tile_multiply_any_of(path);
+}

@@ -1,0 +1,177 @@
+/*
+ * tile_amx.c - the tile product with AMX: tiles of 16 rows by 16 pairs times 16 pairs by 16 columns.
+ *
+ * All row counts take this code, since TDPBF16PS sums the two halves of its 16 pairs apart before it adds them, which
+ * vdpbf16ps does not: the two would not agree to the bit. A result's bits do not depend on the other rows of its tile.
+ * Up to 16 rows: four tiles of results, one of a, three of b in turn. Up to 32 rows: two by two tiles of results, so that
+ * every tile of a and b that is loaded serves twice. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS, LDTILECFG.
+ *
+ * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C (AMX_MODEL), to test the walk
+ * over memory on machines without AMX.
+ */
+#include "kernels/cpu/tile.h"
+
+#if defined(__x86_64__)
+#ifndef AMX_MODEL
+#include <immintrin.h>
+#define AMX                              __attribute__((target("amx-tile,amx-bf16")))
+#define AMX_PRODUCT                      tile_multiply_amx
+#define CONFIGURE(config)                _tile_loadconfig(config)
+#define RELEASE()                        _tile_release()
+#define ZERO(tile)                       _tile_zero(tile)
+#define LOAD(tile, address, stride)      _tile_loadd(tile, address, stride)
+#define STORE(tile, address, stride)     _tile_stored(tile, address, stride)
+#define MULTIPLY(tile, a, b)             _tile_dpbf16ps(tile, a, b)
+#endif
+
+enum { TILE_ROWS = 16, TILE_PAIRS = 16, TILE_BYTES_A_ROW = 64, N_TILES = 8 };
+
+/* The operand of LDTILECFG, palette 1. */
+struct tile_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+_Static_assert(sizeof(struct tile_config) == 64, "LDTILECFG reads 64 bytes");
+
+/* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5), b in the others. */
+static void make_config(struct tile_config *config, const int rows[2])
+{
+    *config = (struct tile_config){.palette = 1};
+    for (int tile = 0; tile < N_TILES; tile++) {
+        config->row_bytes[tile] = TILE_BYTES_A_ROW;
+        int second = rows[1] && (tile == 2 || tile == 3 || tile == 5);
+        int is_b = tile > 5 || (tile == 5 && !rows[1]);
+        config->rows[tile] = (uint8_t)(is_b ? TILE_PAIRS : rows[second]);
+    }
+}
+
+struct walk {
+    const struct tile_product *p;
+    size_t acc_stride, a_stride, b_stride; /* bytes */
+    const char *prefetch;
+    size_t lines_a_round;
+};
+
+static inline void fetch(struct walk *w)
+{
+    for (size_t line = 0; line < w->lines_a_round; line++, w->prefetch += 64)
+        __builtin_prefetch(w->prefetch);
+}
+
+static inline float *acc_at(const struct walk *w, int row, int group)
+{
+    return w->p->acc + (size_t)row * w->p->ld_acc + (size_t)group * TILE_GROUP;
+}
+
+static inline const bf16 *a_at(const struct walk *w, int row, int pair)
+{
+    return w->p->a + (size_t)row * w->p->ld_a + 2 * (size_t)pair;
+}
+
+static inline const bf16 *b_at(const struct walk *w, int group, int pair)
+{
+    return w->p->b + (size_t)group * w->p->group_stride + (size_t)pair * w->p->pair_stride;
+}
+
+#define BEGIN(tile, row, group)                                                                    \
+    do {                                                                                           \
+        if (w->p->resume)                                                                          \
+            LOAD(tile, acc_at(w, row, group), w->acc_stride);                                      \
+        else                                                                                       \
+            ZERO(tile);                                                                            \
+    } while (0)
+
+/* 1..16 rows by n_groups. */
+AMX static void one_row_tile(struct walk *w, int row)
+{
+    int groups = w->p->n_groups;
+    BEGIN(0, row, 0);
+    if (groups > 1)
+        BEGIN(1, row, 1);
+    if (groups > 2)
+        BEGIN(2, row, 2);
+    if (groups > 3)
+        BEGIN(3, row, 3);
+    for (int pair = 0; pair < w->p->n_pairs; pair += TILE_PAIRS) {
+        fetch(w);
+        LOAD(4, a_at(w, row, pair), w->a_stride);
+        LOAD(5, b_at(w, 0, pair), w->b_stride);
+        MULTIPLY(0, 4, 5);
+        if (groups > 1) {
+            LOAD(6, b_at(w, 1, pair), w->b_stride);
+            MULTIPLY(1, 4, 6);
+        }
+        if (groups > 2) {
+            LOAD(7, b_at(w, 2, pair), w->b_stride);
+            MULTIPLY(2, 4, 7);
+        }
+        if (groups > 3) {
+            LOAD(5, b_at(w, 3, pair), w->b_stride);
+            MULTIPLY(3, 4, 5);
+        }
+    }
+    STORE(0, acc_at(w, row, 0), w->acc_stride);
+    if (groups > 1)
+        STORE(1, acc_at(w, row, 1), w->acc_stride);
+    if (groups > 2)
+        STORE(2, acc_at(w, row, 2), w->acc_stride);
+    if (groups > 3)
+        STORE(3, acc_at(w, row, 3), w->acc_stride);
+}
+
+/* Two row tiles, at `row` and `second`, by the two groups (or the last one) at `group`. */
+AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
+{
+    int both = group + 1 < w->p->n_groups;
+    BEGIN(0, row, group);
+    BEGIN(2, second, group);
+    if (both) {
+        BEGIN(1, row, group + 1);
+        BEGIN(3, second, group + 1);
+    }
+    for (int pair = 0; pair < w->p->n_pairs; pair += TILE_PAIRS) {
+        fetch(w);
+        LOAD(4, a_at(w, row, pair), w->a_stride);
+        LOAD(6, b_at(w, group, pair), w->b_stride);
+        MULTIPLY(0, 4, 6);
+        LOAD(5, a_at(w, second, pair), w->a_stride);
+        MULTIPLY(2, 5, 6);
+        if (both) {
+            LOAD(7, b_at(w, group + 1, pair), w->b_stride);
+            MULTIPLY(1, 4, 7);
+            MULTIPLY(3, 5, 7);
+        }
+    }
+    STORE(0, acc_at(w, row, group), w->acc_stride);
+    STORE(2, acc_at(w, second, group), w->acc_stride);
+    if (both) {
+        STORE(1, acc_at(w, row, group + 1), w->acc_stride);
+        STORE(3, acc_at(w, second, group + 1), w->acc_stride);
+    }
+}
+
+AMX void AMX_PRODUCT(const struct tile_product *p)
+{
+    struct walk w = {p, p->ld_acc * sizeof(float), p->ld_a * sizeof(bf16), p->pair_stride * sizeof(bf16),
+                     p->prefetch, 0};
+    int n_passes = (p->n_rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
+    int n_rounds = n_passes * (p->n_rows > TILE_ROWS ? (p->n_groups + 1) / 2 : 1) * (p->n_pairs / TILE_PAIRS);
+    w.lines_a_round = n_rounds ? (p->prefetch_bytes / 64 + (size_t)n_rounds - 1) / (size_t)n_rounds : 0;
+    for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
+        int left = p->n_rows - row;
+        int two = left > TILE_ROWS;
+        int rows[2] = {two ? TILE_ROWS : left, 0};
+        if (two)
+            rows[1] = left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
+        struct tile_config config;
+        make_config(&config, rows);
+        CONFIGURE(&config);
+        if (!two)
+            one_row_tile(&w, row);
+        for (int group = 0; two && group < p->n_groups; group += 2)
+            two_row_tiles(&w, row, row + TILE_ROWS, group);
+    }
+    RELEASE();
+}
+#endif

@@ -1,0 +1,206 @@
+/*
+ * vector.h - sixteen numbers at a time, in plain C: the compiler makes of them what each instruction set has.
+ *
+ * Bodies written with these are compiled once for each code path by FOR_EACH_PATH. Products and sums are never fused, and
+ * sums over lanes have one fixed order, so that all paths give the same bits.
+ */
+#ifndef MGPT_KERNELS_CPU_VECTOR_H
+#define MGPT_KERNELS_CPU_VECTOR_H
+
+#include "kernels/stream.h"
+
+/* Everything here is inlined, so how vectors would be passed to functions does not matter. */
+#pragma GCC diagnostic ignored "-Wpsabi"
+
+enum { LANES = 16 };
+
+typedef float f32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint16_t u16x16 __attribute__((vector_size(32)));
+
+#define VECTOR_INLINE static inline __attribute__((always_inline))
+
+#if defined(__x86_64__)
+#define TARGET_AVX2   __attribute__((target("avx2")))
+#define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+/* Defines `static void NAME(enum code_path path, PARAMETERS)`, which runs NAME_body compiled for the path. */
+#define FOR_EACH_PATH(name, parameters, arguments)                                                 \
+    static void name##_portable parameters                                                         \
+    {                                                                                              \
+        name##_body arguments;                                                                     \
+    }                                                                                              \
+    TARGET_AVX2 static void name##_avx2 parameters                                                 \
+    {                                                                                              \
+        name##_body arguments;                                                                     \
+    }                                                                                              \
+    TARGET_AVX512 static void name##_avx512 parameters                                             \
+    {                                                                                              \
+        name##_body arguments;                                                                     \
+    }                                                                                              \
+    typedef void(*name##_function) parameters;                                                     \
+    static name##_function name##_of(enum code_path path)                                          \
+    {                                                                                              \
+        return path >= CODE_PATH_AVX512BF16 ? name##_avx512                                        \
+               : path == CODE_PATH_AVX2     ? name##_avx2                                          \
+                                            : name##_portable;                                     \
+    }
+#else
+#define FOR_EACH_PATH(name, parameters, arguments)                                                 \
+    static void name##_portable parameters                                                         \
+    {                                                                                              \
+        name##_body arguments;                                                                     \
+    }                                                                                              \
+    typedef void(*name##_function) parameters;                                                     \
+    static name##_function name##_of(enum code_path path)                                          \
+    {                                                                                              \
+        (void)path;                                                                                \
+        return name##_portable;                                                                    \
+    }
+#endif
+
+VECTOR_INLINE f32x16 load_f32(const float *x)
+{
+    f32x16 v;
+    memcpy(&v, x, sizeof(v));
+    return v;
+}
+
+VECTOR_INLINE void store_f32(float *y, f32x16 v)
+{
+    memcpy(y, &v, sizeof(v));
+}
+
+VECTOR_INLINE f32x16 from_bits(u32x16 bits)
+{
+    f32x16 v;
+    memcpy(&v, &bits, sizeof(v));
+    return v;
+}
+
+VECTOR_INLINE u32x16 to_bits(f32x16 v)
+{
+    u32x16 bits;
+    memcpy(&bits, &v, sizeof(bits));
+    return bits;
+}
+
+VECTOR_INLINE f32x16 load_bf16(const bf16 *x)
+{
+    u16x16 half;
+    memcpy(&half, x, sizeof(half));
+    return from_bits(__builtin_convertvector(half, u32x16) << 16);
+}
+
+/* Sixteen bf16_from_f32(). */
+VECTOR_INLINE u16x16 round_bf16(f32x16 v)
+{
+    u32x16 bits = to_bits(v);
+    u32x16 rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
+    u32x16 nan = (u32x16)((bits & 0x7fffffffu) > 0x7f800000u);
+    rounded = (rounded & ~nan) | ((bits >> 16 | 0x40u) & nan);
+    return __builtin_convertvector(rounded, u16x16);
+}
+
+VECTOR_INLINE void store_bf16(bf16 *y, f32x16 v)
+{
+    u16x16 half = round_bf16(v);
+    memcpy(y, &half, sizeof(half));
+}
+
+/* Fewer than sixteen: the lanes past n are zero, or are not stored. */
+VECTOR_INLINE f32x16 load_part(const void *x, enum dtype dtype, int n)
+{
+    float values[LANES] = {0};
+    for (int i = 0; i < n; i++)
+        values[i] = dtype == DTYPE_F32 ? ((const float *)x)[i] : bf16_to_f32(((const bf16 *)x)[i]);
+    return load_f32(values);
+}
+
+VECTOR_INLINE void store_part(void *y, enum dtype dtype, f32x16 v, int n)
+{
+    float values[LANES];
+    store_f32(values, v);
+    for (int i = 0; i < n; i++) {
+        if (dtype == DTYPE_F32)
+            ((float *)y)[i] = values[i];
+        else
+            ((bf16 *)y)[i] = bf16_from_f32(values[i]);
+    }
+}
+
+VECTOR_INLINE f32x16 load_lanes(const void *x, enum dtype dtype, size_t at, int n)
+{
+    const char *from = (const char *)x + at * dtype_bytes(dtype);
+    if (n < LANES)
+        return load_part(from, dtype, n);
+    return dtype == DTYPE_F32 ? load_f32((const float *)from) : load_bf16((const bf16 *)from);
+}
+
+VECTOR_INLINE void store_lanes(void *y, enum dtype dtype, size_t at, f32x16 v, int n)
+{
+    char *to = (char *)y + at * dtype_bytes(dtype);
+    if (n < LANES)
+        store_part(to, dtype, v, n);
+    else if (dtype == DTYPE_F32)
+        store_f32((float *)to, v);
+    else
+        store_bf16((bf16 *)to, v);
+}
+
+/* The sum over lanes: halves onto halves. */
+VECTOR_INLINE float sum_lanes(f32x16 v)
+{
+    float a[LANES];
+    store_f32(a, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            a[i] += a[i + half];
+    return a[0];
+}
+
+VECTOR_INLINE f32x16 select_lanes(i32x16 mask, f32x16 yes, f32x16 no)
+{
+    u32x16 m = (u32x16)mask;
+    return from_bits((to_bits(yes) & m) | (to_bits(no) & ~m));
+}
+
+VECTOR_INLINE f32x16 max_lanes(f32x16 a, f32x16 b)
+{
+    return select_lanes(a > b, a, b);
+}
+
+VECTOR_INLINE float largest_lane(f32x16 v)
+{
+    float a[LANES];
+    store_f32(a, v);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++)
+            a[i] = a[i] > a[i + half] ? a[i] : a[i + half];
+    return a[0];
+}
+
+/*
+ * e^x for x <= 88, 0 below -87.3 (where results would be subnormal), within 2 units in the last place; NaN stays NaN.
+ * x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); e^r by a polynomial of degree 6 fitted
+ * to the interval; 2^n through the exponent bits.
+ */
+VECTOR_INLINE f32x16 exp_lanes(f32x16 x)
+{
+    const float magic = 0x1.8p23f; /* added and taken away it rounds to a whole number */
+    f32x16 shifted = x * 0x1.715476p0f + magic;
+    f32x16 n = shifted - magic;
+    f32x16 r = x - n * 0x1.62e4p-1f;
+    r = r - n * 0x1.7f7d1cp-20f;
+    f32x16 p = r * 0x1.6850e4p-10f + 0x1.123bccp-7f;
+    p = p * r + 0x1.555b98p-5f;
+    p = p * r + 0x1.55548ep-3f;
+    p = p * r + 0x1.fffff8p-2f;
+    p = p * r * r + r + 1.0f;
+    u32x16 scale = (to_bits(shifted) + 127u) << 23;
+    f32x16 y = p * from_bits(scale);
+    y = select_lanes(x < -87.3f, (f32x16){0}, y);
+    return select_lanes(x == x, y, x);
+}
+
+#endif

@@ -1,0 +1,49 @@
+/*
+ * kv_layout.h - the inside of a KV block, for the kernels that fill and read it only.
+ *
+ * A block holds, for each kv head, its keys and then its values.
+ * f32:  keys [head_dim][64 positions], values [64 positions][head_dim].
+ * bf16: both as tile.h wants its operand b. Keys, for scores, are [4 groups of 16 positions][head_dim / 2 pairs][16][2];
+ *       values, for the weighted sum, [head_dim / 16 groups, the last padded][32 pairs of positions][16][2].
+ * A pair of positions is used as soon as its first is stored, so storing an even position that is the newest also clears
+ * the odd one behind it.
+ */
+#ifndef MGPT_KERNELS_KV_LAYOUT_H
+#define MGPT_KERNELS_KV_LAYOUT_H
+
+#include "kernels/kv.h"
+
+enum { KV_GROUP = 16, KV_PAIR_WORDS = 2 * KV_GROUP }; /* bf16 of one group and pair */
+
+static inline int kv_value_groups(int head_dim)
+{
+    return (head_dim + KV_GROUP - 1) / KV_GROUP;
+}
+
+/* Bytes of one head's keys; its values follow. */
+static inline size_t kv_key_bytes(const struct attention_shape *shape)
+{
+    return (size_t)KV_BLOCK_TOKENS * (size_t)shape->head_dim * dtype_bytes(shape->dtype);
+}
+
+static inline size_t kv_head_bytes(const struct attention_shape *shape)
+{
+    int columns = shape->dtype == DTYPE_F32 ? shape->head_dim : kv_value_groups(shape->head_dim) * KV_GROUP;
+    return kv_key_bytes(shape) + (size_t)KV_BLOCK_TOKENS * (size_t)columns * dtype_bytes(shape->dtype);
+}
+
+static inline char *kv_head_at(const struct kv_layer *kv, const struct attention_shape *shape, int32_t block,
+                               int kv_head)
+{
+    return (char *)kv->pool + (size_t)block * kv_block_bytes(shape) + (size_t)kv_head * kv_head_bytes(shape);
+}
+
+/* bf16 from a group of keys to the next, and of values. */
+static inline size_t kv_key_group_stride(int head_dim)
+{
+    return (size_t)head_dim / 2 * KV_PAIR_WORDS;
+}
+
+enum { KV_VALUE_GROUP_STRIDE = KV_BLOCK_TOKENS / 2 * KV_PAIR_WORDS };
+
+#endif

@@ -1,0 +1,169 @@
+/*
+ * stream.c - a stream of the CPU: threads, scratch and memory.
+ */
+#include "kernels/stream.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/check.h"
+#include "kernels/cpu/pool.h"
+
+enum { LARGE_PAGE_BYTES = 2 << 20, MAPPED_FROM_BYTES = 1 << 20 };
+
+struct scratch {
+    void *memory;
+    size_t bytes;
+};
+
+struct stream {
+    enum code_path path;
+    int n_threads;
+    struct pool *pool;
+    struct scratch scratch[STREAM_THREADS_MAX]; /* one a thread, touched by that thread alone */
+};
+
+enum status stream_create_on_path(struct stream **out, const struct stream_options *options,
+                                  enum code_path path, struct error *err)
+{
+    *out = NULL;
+    if (!code_path_available(path))
+        return error_set(err, STATUS_UNSUPPORTED, "this machine does not have the code path '%s'",
+                         code_path_name(path));
+    struct stream *stream = calloc(1, sizeof(*stream));
+    if (!stream)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a stream");
+    stream->path = path;
+    stream->n_threads = options->n_threads;
+    enum status st = pool_create(&stream->pool, options, err);
+    if (st != STATUS_OK) {
+        stream_destroy(stream);
+        return st;
+    }
+    *out = stream;
+    return STATUS_OK;
+}
+
+enum status stream_create(struct stream **out, const struct stream_options *options, struct error *err)
+{
+    enum code_path path;
+    *out = NULL;
+    enum status st = code_path_pick(&path, err);
+    return st == STATUS_OK ? stream_create_on_path(out, options, path, err) : st;
+}
+
+void stream_destroy(struct stream *stream)
+{
+    if (!stream)
+        return;
+    pool_destroy(stream->pool);
+    for (int i = 0; i < STREAM_THREADS_MAX; i++)
+        stream_free(stream, stream->scratch[i].memory, stream->scratch[i].bytes);
+    free(stream);
+}
+
+int stream_n_threads(const struct stream *stream)
+{
+    return stream->n_threads;
+}
+
+enum code_path stream_code_path(const struct stream *stream)
+{
+    return stream->path;
+}
+
+/* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are given back. */
+static void *map_aligned(size_t bytes)
+{
+    size_t whole = bytes + LARGE_PAGE_BYTES;
+    char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (start == MAP_FAILED)
+        return NULL;
+    char *aligned = (char *)(((uintptr_t)start + LARGE_PAGE_BYTES - 1) & ~(uintptr_t)(LARGE_PAGE_BYTES - 1));
+    if (aligned > start)
+        munmap(start, (size_t)(aligned - start));
+    if (start + whole > aligned + bytes)
+        munmap(aligned + bytes, (size_t)(start + whole - (aligned + bytes)));
+    madvise(aligned, bytes, MADV_HUGEPAGE); /* a wish: without it things are only slower */
+    return aligned;
+}
+
+/* Mappings are given back by their length, so lengths are rounded the same way by both. */
+static size_t mapped_bytes(size_t bytes)
+{
+    const size_t page = 4096;
+    return (bytes + page - 1) & ~(page - 1);
+}
+
+enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct error *err)
+{
+    (void)stream;
+    *out = NULL;
+    if (bytes > SIZE_MAX / 2)
+        return error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", bytes);
+    if (bytes >= MAPPED_FROM_BYTES) {
+        *out = map_aligned(mapped_bytes(bytes));
+    } else {
+        size_t rounded = (bytes + 63) & ~(size_t)63;
+        *out = aligned_alloc(64, rounded ? rounded : 64);
+        if (*out)
+            memset(*out, 0, rounded);
+    }
+    return *out ? STATUS_OK : error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", bytes);
+}
+
+void stream_free(struct stream *stream, void *memory, size_t bytes)
+{
+    (void)stream;
+    if (!memory)
+        return;
+    if (bytes >= MAPPED_FROM_BYTES)
+        CHECK(munmap(memory, mapped_bytes(bytes)) == 0);
+    else
+        free(memory);
+}
+
+void stream_upload(struct stream *stream, void *device, const void *host, size_t bytes)
+{
+    (void)stream;
+    memcpy(device, host, bytes);
+}
+
+void stream_download(struct stream *stream, void *host, const void *device, size_t bytes)
+{
+    (void)stream;
+    memcpy(host, device, bytes);
+}
+
+void stream_copy(struct stream *stream, void *to, const void *from, size_t bytes)
+{
+    (void)stream;
+    memcpy(to, from, bytes);
+}
+
+enum status stream_wait(struct stream *stream, struct error *err)
+{
+    (void)stream;
+    (void)err;
+    return STATUS_OK;
+}
+
+void stream_parallel(struct stream *stream, stream_task task, void *context)
+{
+    pool_run(stream->pool, task, context);
+}
+
+void *stream_scratch(struct stream *stream, int thread_index, size_t bytes)
+{
+    struct scratch *scratch = &stream->scratch[thread_index];
+    if (scratch->bytes < bytes) {
+        stream_free(stream, scratch->memory, scratch->bytes);
+        scratch->bytes = 0;
+        size_t grown = bytes + bytes / 2;
+        if (stream_alloc(stream, &scratch->memory, grown, NULL) != STATUS_OK)
+            return NULL;
+        scratch->bytes = grown;
+    }
+    return scratch->memory;
+}
