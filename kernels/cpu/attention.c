@@ -232,8 +232,10 @@ VECTOR_INLINE void attend_body(const struct unit *u)
         int n = n_positions - first < KV_SPLIT_TOKENS ? n_positions - first : KV_SPLIT_TOKENS;
         int next = (first + KV_SPLIT_TOKENS) / KV_BLOCK_TOKENS;
         split_scores(u, first, n);
-        for (int q = 0; q < u->n_queries; q++)
-            weigh(u, q, n, u->segment->start + u->first + q / u->heads + 1 - first);
+        for (int q = 0; q < u->n_queries; q++) {
+            int n_valid = u->segment->start + u->first + q / u->heads + 1 - first;
+            weigh(u, q, n, n_valid < n ? n_valid : n);
+        }
         split_values(u, first, n, first + n < n_positions ? keys_at(u, next) : NULL);
         for (int q = 0; q < u->n_queries; q++)
             if (u->segment->start + u->first + q / u->heads + 1 > first)
