@@ -161,10 +161,7 @@ void engine_destroy(struct engine *engine);
 
 /* ---- what is going on, for health, metrics and `inspect generate` ---- */
 
-enum {
-    ENGINE_UNITS_TEXT_BYTES = 64,
-    ENGINE_FACT_TEXT_BYTES = 256
-};
+enum { ENGINE_UNITS_TEXT_BYTES = 64, ENGINE_FACT_TEXT_BYTES = 256 };
 
 struct engine_stage_stats {
     int pipeline, stage;

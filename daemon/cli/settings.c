@@ -1,0 +1,47 @@
+/*
+ * settings.c - defaults of the model fill what the command line leaves open.
+ */
+#include "daemon/cli/settings.h"
+
+#include <string.h>
+
+const char *const settings_computes[] = {[ENGINE_F32] = "f32", [ENGINE_BF16] = "bf16", NULL};
+
+int settings_start(struct settings *out, const struct option_set *set, int argc, char **argv)
+{
+    memset(out, 0, sizeof(*out));
+    out->guidance = out->temperature = -1;
+    out->image_top_k = out->text_top_k = -1;
+    return options_start(set, out, argc, argv);
+}
+
+void settings_sampling(struct plan_sampling *out, const struct settings *settings,
+                       const struct mgpt_settings *defaults)
+{
+    *out = (struct plan_sampling){
+        .seed = settings->seed,
+        .picture_index = (uint32_t)settings->picture_index,
+        .temperature =
+            (float)(settings->temperature < 0 ? defaults->temperature : settings->temperature),
+        .guidance = (float)(settings->guidance < 0 ? defaults->guidance_scale : settings->guidance),
+        .image_top_k = settings->image_top_k < 0 ? defaults->image_top_k : settings->image_top_k,
+        .text_top_k = settings->text_top_k < 0 ? defaults->text_top_k : settings->text_top_k};
+}
+
+int settings_target(const struct settings *settings, const struct mgpt_settings *defaults)
+{
+    return settings->target_size > 0 ? settings->target_size : defaults->target_size;
+}
+
+void settings_engine(struct engine_options *out, const struct settings *settings,
+                     const struct served_model *model)
+{
+    *out = (struct engine_options){.model = model,
+                                   .vq_dir = settings->vq,
+                                   .device = settings->device,
+                                   .compute = (enum engine_compute)settings->compute,
+                                   .n_stages = settings->n_stages,
+                                   .kv_blocks = settings->kv_blocks,
+                                   .prefill_rows = settings->chunk,
+                                   .threads = settings->threads};
+}
