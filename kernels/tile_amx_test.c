@@ -1,0 +1,198 @@
+/*
+ * tile_amx_test.c - goal: the walk of tile_amx.c over memory is right and row-invariant, on machines without AMX too: the file
+ * is compiled here against a model of the tile registers (Intel SDM volume 2: shapes from LDTILECFG, sums of even and odd
+ * inputs apart). Where the machine has AMX the real one is held against the model.
+ */
+#include "kernels/test_tools.h"
+
+#include "kernels/cpu/tile.h"
+
+#if defined(__x86_64__)
+
+static struct {
+    uint8_t rows[8];
+    uint16_t row_bytes[8];
+    unsigned char data[8][16][64];
+    int configured;
+} tiles;
+
+static void model_configure(const void *config)
+{
+    const uint8_t *bytes = config;
+    assert_int_equal(bytes[0], 1);
+    for (int t = 0; t < 8; t++) {
+        memcpy(&tiles.row_bytes[t], bytes + 16 + 2 * t, 2);
+        tiles.rows[t] = bytes[48 + t];
+        assert_in_range(tiles.rows[t], 1, 16);
+        assert_in_range(tiles.row_bytes[t], 4, 64);
+    }
+    memset(tiles.data, 0, sizeof(tiles.data));
+    tiles.configured = 1;
+}
+
+static void model_load(int tile, const void *from, size_t stride)
+{
+    assert_true(tiles.configured);
+    memset(tiles.data[tile], 0, sizeof(tiles.data[tile]));
+    for (int r = 0; r < tiles.rows[tile]; r++)
+        memcpy(tiles.data[tile][r], (const char *)from + (size_t)r * stride, tiles.row_bytes[tile]);
+}
+
+static void model_store(int tile, void *to, size_t stride)
+{
+    for (int r = 0; r < tiles.rows[tile]; r++)
+        memcpy((char *)to + (size_t)r * stride, tiles.data[tile][r], tiles.row_bytes[tile]);
+}
+
+static float number(const unsigned char *row, int index)
+{
+    bf16 half;
+    memcpy(&half, row + 2 * index, sizeof(half));
+    return bf16_to_f32(half);
+}
+
+static void model_multiply(int c, int a, int b)
+{
+    assert_int_equal(tiles.rows[c], tiles.rows[a]);
+    assert_int_equal(tiles.row_bytes[c], tiles.row_bytes[b]);
+    assert_int_equal(tiles.row_bytes[a] / 4, tiles.rows[b]);
+    for (int m = 0; m < tiles.rows[c]; m++)
+        for (int n = 0; n < tiles.row_bytes[c] / 4; n++) {
+            float even = 0, odd = 0, sum;
+            for (int k = 0; k < tiles.rows[b]; k++) {
+                even = fmaf(number(tiles.data[a][m], 2 * k), number(tiles.data[b][k], 2 * n), even);
+                odd = fmaf(number(tiles.data[a][m], 2 * k + 1), number(tiles.data[b][k], 2 * n + 1), odd);
+            }
+            memcpy(&sum, tiles.data[c][m] + 4 * n, sizeof(sum));
+            sum += even + odd;
+            memcpy(tiles.data[c][m] + 4 * n, &sum, sizeof(sum));
+        }
+}
+
+#define AMX_MODEL
+#define AMX
+#define AMX_PRODUCT                  multiply_on_model
+#define CONFIGURE(config)            model_configure(config)
+#define RELEASE()                    (tiles.configured = 0)
+#define ZERO(tile)                   memset(tiles.data[tile], 0, sizeof(tiles.data[tile]))
+#define LOAD(tile, address, stride)  model_load(tile, address, stride)
+#define STORE(tile, address, stride) model_store(tile, address, stride)
+#define MULTIPLY(tile, a, b)         model_multiply(tile, a, b)
+void multiply_on_model(const struct tile_product *product);
+#include "kernels/cpu/tile_amx.c"
+
+struct shape {
+    int n_rows, n_groups, n_pairs, panel, resume;
+};
+
+/* Operands of a product in aligned memory; acc starts as 1000 + row, so that what is not written is seen. */
+struct problem {
+    struct tile_product p;
+    float *acc;
+    bf16 *a, *b;
+};
+
+static struct problem make_problem(const struct shape *s)
+{
+    struct problem x;
+    size_t n_a = (size_t)s->n_rows * (size_t)s->n_pairs * 2, n_b = (size_t)s->n_groups * (size_t)s->n_pairs * 32;
+    float *a = test_numbers(n_a, 1, 41), *b = test_numbers(n_b, 1, 42);
+    x.a = test_as(DTYPE_BF16, a, n_a);
+    x.b = aligned_alloc(64, n_b * sizeof(bf16));
+    dtype_convert(x.b, DTYPE_BF16, b, DTYPE_F32, n_b);
+    x.acc = malloc((size_t)s->n_rows * 70 * sizeof(float));
+    for (int i = 0; i < s->n_rows * 70; i++)
+        x.acc[i] = (float)(1000 + i / 70);
+    x.p = (struct tile_product){.acc = x.acc,
+                                .ld_acc = 70,
+                                .a = x.a,
+                                .ld_a = (size_t)s->n_pairs * 2,
+                                .b = x.b,
+                                .group_stride = s->panel ? 32 : (size_t)s->n_pairs * 32,
+                                .pair_stride = s->panel ? (size_t)s->n_groups * 32 : 32,
+                                .n_rows = s->n_rows,
+                                .n_groups = s->n_groups,
+                                .n_pairs = s->n_pairs,
+                                .resume = s->resume};
+    free(a);
+    free(b);
+    return x;
+}
+
+static void free_problem(struct problem *x)
+{
+    free(x->acc);
+    free(x->a);
+    free(x->b);
+}
+
+static const struct shape shapes[] = {{1, 4, 16, 1, 0},  {1, 1, 32, 1, 1},  {5, 3, 48, 1, 0},  {16, 4, 32, 1, 1},
+                                      {17, 4, 32, 1, 0}, {32, 4, 64, 1, 1}, {31, 3, 16, 0, 0}, {33, 2, 32, 1, 0},
+                                      {70, 1, 16, 1, 1}, {20, 4, 32, 0, 1}};
+
+/* Against the portable product: sums of up to 128 terms below 1, onto up to 1070, so 1e-3 is above rounding and far below a term. */
+static void test_walk(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct problem got = make_problem(&shapes[i]), want = make_problem(&shapes[i]);
+        multiply_on_model(&got.p);
+        tile_multiply_portable(&want.p);
+        assert_true(test_largest_error(got.acc, want.acc, (size_t)shapes[i].n_rows * 70) < 1e-3);
+        free_problem(&got);
+        free_problem(&want);
+    }
+}
+
+static void test_rows_alone_are_equal(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct problem all = make_problem(&shapes[i]), alone = make_problem(&shapes[i]);
+        multiply_on_model(&all.p);
+        for (int r = 0; r < shapes[i].n_rows; r++) {
+            struct tile_product p = alone.p;
+            p.acc += (size_t)r * p.ld_acc;
+            p.a += (size_t)r * p.ld_a;
+            p.n_rows = 1;
+            multiply_on_model(&p);
+        }
+        assert_memory_equal(all.acc, alone.acc, (size_t)shapes[i].n_rows * 70 * sizeof(float));
+        free_problem(&all);
+        free_problem(&alone);
+    }
+}
+
+static void test_real_tiles_agree_with_the_model(void **state)
+{
+    (void)state;
+    if (!code_path_available(CODE_PATH_AMX)) {
+        printf("skipped: no amx on this machine\n");
+        return;
+    }
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct problem real = make_problem(&shapes[i]), model = make_problem(&shapes[i]);
+        tile_multiply_amx(&real.p);
+        multiply_on_model(&model.p);
+        assert_true(test_largest_error(real.acc, model.acc, (size_t)shapes[i].n_rows * 70) < 1e-3);
+        free_problem(&real);
+        free_problem(&model);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_rows_alone_are_equal),
+        cmocka_unit_test(test_real_tiles_agree_with_the_model),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
+#else
+int main(void)
+{
+    printf("skipped: not x86-64\n");
+    return 0;
+}
+#endif
