@@ -20,7 +20,8 @@ static enum status check_key(const char *key, struct error *err)
     return STATUS_OK;
 }
 
-/* Reads the whole file, which must be regular, private to its owner and below CURVE_FILE_BYTES_MAX. */
+/* Reads the whole file, which must be regular, private to its owner and below CURVE_FILE_BYTES_MAX.
+ */
 static enum status read_private_file(char *text, const char *path, struct error *err)
 {
     int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
@@ -34,8 +35,9 @@ static enum status read_private_file(char *text, const char *path, struct error 
     else if (!S_ISREG(info.st_mode))
         st = error_set(err, STATUS_INVALID, "key file '%s' is not a regular file", path);
     else if (info.st_mode & (S_IRWXG | S_IRWXO))
-        st = error_set(err, STATUS_INVALID, "key file '%s' can be read by others (mode %03o); run chmod 600 on it",
-                       path, (unsigned)(info.st_mode & 0777));
+        st = error_set(err, STATUS_INVALID,
+                       "key file '%s' can be read by others (mode %03o); run chmod 600 on it", path,
+                       (unsigned)(info.st_mode & 0777));
     else if (info.st_size >= CURVE_FILE_BYTES_MAX)
         st = error_set(err, STATUS_INVALID, "key file '%s' has %lld bytes, limit %d", path,
                        (long long)info.st_size, CURVE_FILE_BYTES_MAX - 1);
@@ -90,7 +92,8 @@ enum status curve_load_file(struct curve_keys *out, const char *path, struct err
             error_wrap(err, st, "key file '%s', line %d", path, line_number);
     }
     if (st == STATUS_OK && !(out->public_key[0] && out->secret_key[0] && out->server_key[0]))
-        st = error_set(err, STATUS_INVALID, "key file '%s' lacks one of public, secret and server", path);
+        st = error_set(err, STATUS_INVALID, "key file '%s' lacks one of public, secret and server",
+                       path);
     if (st != STATUS_OK)
         memset(out, 0, sizeof(*out));
     return st;
@@ -100,12 +103,14 @@ enum status curve_generate(struct curve_keys *out, struct error *err)
 {
     memset(out, 0, sizeof(*out));
     if (zmq_curve_keypair(out->public_key, out->secret_key) != 0)
-        return error_set(err, STATUS_UNSUPPORTED, "cannot make a key pair: %s", zmq_strerror(errno));
+        return error_set(err, STATUS_UNSUPPORTED, "cannot make a key pair: %s",
+                         zmq_strerror(errno));
     memcpy(out->server_key, out->public_key, sizeof(out->server_key));
     return STATUS_OK;
 }
 
-static enum status set_key(void *socket, int option, const char *name, const char *key, struct error *err)
+static enum status set_key(void *socket, int option, const char *name, const char *key,
+                           struct error *err)
 {
     if (zmq_setsockopt(socket, option, key, CURVE_KEY_CHARS + 1) != 0)
         return error_set(err, STATUS_INVALID, "cannot set the %s key of a socket: %s", name,

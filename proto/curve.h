@@ -1,12 +1,12 @@
 /*
  * curve.h - who may talk: plain sockets on this machine only, CURVE everywhere else.
  *
- * A key file has three lines, in any order, each a word and a Z85 key of 40 characters; a line that begins with '#' is a comment:
- *     public KEY      own key pair
- *     secret KEY
- *     server KEY      public key of the controller (its own public key in the controller's file)
- * A CURVE server admits whoever knows its public key; that key never crosses the wire in clear, so it is kept like a
- * password: it stands in key files (which must not be readable by others) and in messages that are encrypted themselves.
+ * A key file has three lines, in any order, each a word and a Z85 key of 40 characters; a line that
+ * begins with '#' is a comment: public KEY      own key pair secret KEY server KEY      public key
+ * of the controller (its own public key in the controller's file) A CURVE server admits whoever
+ * knows its public key; that key never crosses the wire in clear, so it is kept like a password: it
+ * stands in key files (which must not be readable by others) and in messages that are encrypted
+ * themselves.
  */
 #ifndef MGPT_PROTO_CURVE_H
 #define MGPT_PROTO_CURVE_H

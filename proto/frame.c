@@ -9,7 +9,12 @@
 #include "base/check.h"
 #include "base/clock.h"
 
-enum { KEEPALIVE_IDLE_S = 30, CONNECT_RETRY_MS = 100, CONNECT_RETRY_MS_MAX = 2000, SEND_RETRY_MS = 1 };
+enum {
+    KEEPALIVE_IDLE_S = 30,
+    CONNECT_RETRY_MS = 100,
+    CONNECT_RETRY_MS_MAX = 2000,
+    SEND_RETRY_MS = 1
+};
 
 enum status frame_check_header(const void *bytes, size_t n_bytes, size_t limit,
                                struct frame_header *out, struct error *err)
@@ -27,8 +32,8 @@ enum status frame_check_header(const void *bytes, size_t n_bytes, size_t limit,
                          "use the same release on both sides",
                          out->version, FRAME_VERSION);
     if (out->payload_bytes > limit)
-        return error_set(err, STATUS_INVALID, "frame of type %u has %llu bytes, limit %zu", out->type,
-                         (unsigned long long)out->payload_bytes, limit);
+        return error_set(err, STATUS_INVALID, "frame of type %u has %llu bytes, limit %zu",
+                         out->type, (unsigned long long)out->payload_bytes, limit);
     return STATUS_OK;
 }
 
@@ -48,8 +53,10 @@ static enum status wait_for_frame(void *socket, int timeout_ms, struct error *er
     }
 }
 
-/* Sends a part; waits for room when `timeout_ms` is above 0. Only the first part of a multipart can find no room. */
-static enum status send_part(void *socket, zmq_msg_t *part, int flags, int timeout_ms, struct error *err)
+/* Sends a part; waits for room when `timeout_ms` is above 0. Only the first part of a multipart can
+ * find no room. */
+static enum status send_part(void *socket, zmq_msg_t *part, int flags, int timeout_ms,
+                             struct error *err)
 {
     int64_t end_ms = clock_monotonic_ms() + timeout_ms;
     while (zmq_msg_send(part, socket, flags | ZMQ_DONTWAIT) < 0) {
@@ -61,11 +68,14 @@ static enum status send_part(void *socket, zmq_msg_t *part, int flags, int timeo
         if (failure != EAGAIN)
             return error_set(err, STATUS_IO, "cannot send a frame: %s", zmq_strerror(failure));
         if (timeout_ms == 0)
-            return error_set(err, STATUS_FULL, "cannot send a frame: the queue to the peer is full");
+            return error_set(err, STATUS_FULL,
+                             "cannot send a frame: the queue to the peer is full");
         if (clock_monotonic_ms() >= end_ms)
             return error_set(err, STATUS_TIMEOUT,
-                             "cannot send a frame: the queue to the peer stayed full for %d ms", timeout_ms);
-        /* A ROUTER is always ready to poll, though the one peer's queue is full; so the wait is a short sleep. */
+                             "cannot send a frame: the queue to the peer stayed full for %d ms",
+                             timeout_ms);
+        /* A ROUTER is always ready to poll, though the one peer's queue is full; so the wait is a
+         * short sleep. */
         zmq_poll(NULL, 0, SEND_RETRY_MS);
     }
     return STATUS_OK;
@@ -82,13 +92,14 @@ static enum status make_part(zmq_msg_t *part, const void *bytes, size_t n_bytes,
     return STATUS_OK;
 }
 
-enum status frame_send(void *socket, const struct frame_peer *peer, uint16_t type, zmq_msg_t *payload,
-                       int timeout_ms, struct error *err)
+enum status frame_send(void *socket, const struct frame_peer *peer, uint16_t type,
+                       zmq_msg_t *payload, int timeout_ms, struct error *err)
 {
     CHECK(timeout_ms >= 0);
     struct frame_header header = {FRAME_MAGIC, FRAME_VERSION, type, zmq_msg_size(payload)};
     zmq_msg_t identity_part, header_part;
-    enum status st = make_part(&identity_part, peer ? peer->bytes : NULL, peer ? peer->n_bytes : 0, err);
+    enum status st =
+        make_part(&identity_part, peer ? peer->bytes : NULL, peer ? peer->n_bytes : 0, err);
     enum status header_status = make_part(&header_part, &header, sizeof(header), err);
     if (st == STATUS_OK)
         st = header_status;
@@ -108,7 +119,8 @@ enum status frame_send(void *socket, const struct frame_peer *peer, uint16_t typ
     return st;
 }
 
-/* Takes the next part; *more tells whether another follows. Parts of one multipart arrive together. */
+/* Takes the next part; *more tells whether another follows. Parts of one multipart arrive together.
+ */
 static enum status receive_part(void *socket, zmq_msg_t *part, bool *more, struct error *err)
 {
     zmq_msg_init(part);
@@ -136,7 +148,8 @@ static void drop_rest(void *socket, bool more)
     }
 }
 
-static enum status receive_peer(void *socket, struct frame_peer *peer, bool *more, struct error *err)
+static enum status receive_peer(void *socket, struct frame_peer *peer, bool *more,
+                                struct error *err)
 {
     zmq_msg_t part;
     enum status st = receive_part(socket, &part, more, err);
@@ -150,28 +163,31 @@ static enum status receive_peer(void *socket, struct frame_peer *peer, bool *mor
     return *more ? STATUS_OK : error_set(err, STATUS_INVALID, "frame without a header");
 }
 
-static enum status receive_header(void *socket, struct frame_header *header, bool *more, struct error *err)
+static enum status receive_header(void *socket, struct frame_header *header, bool *more,
+                                  struct error *err)
 {
     zmq_msg_t part;
     enum status st = receive_part(socket, &part, more, err);
     if (st != STATUS_OK)
         return st;
-    st = frame_check_header(zmq_msg_data(&part), zmq_msg_size(&part), FRAME_PAYLOAD_BYTES_MAX, header, err);
+    st = frame_check_header(zmq_msg_data(&part), zmq_msg_size(&part), FRAME_PAYLOAD_BYTES_MAX,
+                            header, err);
     zmq_msg_close(&part);
     if (st == STATUS_OK && !*more)
         st = error_set(err, STATUS_INVALID, "frame of type %u has no payload part", header->type);
     return st;
 }
 
-static enum status receive_payload(void *socket, const struct frame_header *header, struct frame *out,
-                                   bool *more, struct error *err)
+static enum status receive_payload(void *socket, const struct frame_header *header,
+                                   struct frame *out, bool *more, struct error *err)
 {
     enum status st = receive_part(socket, &out->part, more, err);
     if (st != STATUS_OK)
         return st;
     size_t n_bytes = zmq_msg_size(&out->part);
     if (*more)
-        st = error_set(err, STATUS_INVALID, "frame of type %u has more than one payload part", header->type);
+        st = error_set(err, STATUS_INVALID, "frame of type %u has more than one payload part",
+                       header->type);
     else if (n_bytes != header->payload_bytes)
         st = error_set(err, STATUS_INVALID, "frame of type %u has %zu bytes, its header says %llu",
                        header->type, n_bytes, (unsigned long long)header->payload_bytes);
@@ -231,7 +247,8 @@ enum status frame_configure_socket(void *socket, struct error *err)
     int type = 0;
     size_t type_bytes = sizeof(type);
     if (zmq_getsockopt(socket, ZMQ_TYPE, &type, &type_bytes) != 0)
-        return error_set(err, STATUS_IO, "cannot ask a socket for its type: %s", zmq_strerror(errno));
+        return error_set(err, STATUS_IO, "cannot ask a socket for its type: %s",
+                         zmq_strerror(errno));
     int64_t frame_bytes_max = FRAME_PAYLOAD_BYTES_MAX;
     if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &frame_bytes_max, sizeof(frame_bytes_max)) != 0)
         return error_set(err, STATUS_IO, "cannot set ZMQ_MAXMSGSIZE: %s", zmq_strerror(errno));
@@ -254,7 +271,8 @@ enum status frame_configure_socket(void *socket, struct error *err)
     for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++) {
         if (settings[i].router_only && type != ZMQ_ROUTER)
             continue;
-        enum status st = set_int(socket, settings[i].option, settings[i].name, settings[i].value, err);
+        enum status st =
+            set_int(socket, settings[i].option, settings[i].name, settings[i].value, err);
         if (st != STATUS_OK)
             return st;
     }

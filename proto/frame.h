@@ -5,9 +5,9 @@
  * Owns:    nothing but the received payload, until frame_clear().
  * Threads: those of the socket: one at a time.
  *
- * A malformed multipart (missing or additional parts, a wrong magic, version or length, more bytes than the type
- * may have) is taken off the socket whole and reported as STATUS_INVALID; the socket stays usable.
- * Nothing here waits longer than the caller says.
+ * A malformed multipart (missing or additional parts, a wrong magic, version or length, more bytes
+ * than the type may have) is taken off the socket whole and reported as STATUS_INVALID; the socket
+ * stays usable. Nothing here waits longer than the caller says.
  */
 #ifndef MGPT_PROTO_FRAME_H
 #define MGPT_PROTO_FRAME_H
@@ -22,10 +22,11 @@
 enum {
     FRAME_MAGIC = 0x5450474d, /* "MGPT" */
     FRAME_VERSION = 1,
-    FRAME_PEER_BYTES_MAX = 255,            /* ZeroMQ's own limit of an identity */
-    FRAME_PAYLOAD_BYTES_MAX = 256 << 20,   /* of any frame; message types have smaller limits (message.h) */
-    FRAME_LINGER_MS = 500,                 /* how long a closed socket keeps trying to send what waits */
-    FRAME_QUEUE_MAX = 1024,                /* frames that wait in one socket, per peer and direction */
+    FRAME_PEER_BYTES_MAX = 255, /* ZeroMQ's own limit of an identity */
+    FRAME_PAYLOAD_BYTES_MAX =
+        256 << 20,          /* of any frame; message types have smaller limits (message.h) */
+    FRAME_LINGER_MS = 500,  /* how long a closed socket keeps trying to send what waits */
+    FRAME_QUEUE_MAX = 1024, /* frames that wait in one socket, per peer and direction */
 };
 
 /* Sent as it lies in memory, little endian. */
@@ -52,7 +53,8 @@ struct frame {
     bool has_part;
 };
 
-/* Checks a header alone. limit: the largest payload the caller takes. The error says what was found and expected. */
+/* Checks a header alone. limit: the largest payload the caller takes. The error says what was found
+ * and expected. */
 enum status frame_check_header(const void *bytes, size_t n_bytes, size_t limit,
                                struct frame_header *out, struct error *err);
 
@@ -60,27 +62,29 @@ enum status frame_check_header(const void *bytes, size_t n_bytes, size_t limit,
  * Sends one frame; takes *payload (an initialized zmq_msg_t) in every case and leaves it closed.
  *
  * peer: NULL on sockets that are not ROUTER.  timeout_ms: 0 returns at once; never below 0.
- * STATUS_FULL: the socket's queue is full (timeout 0).  STATUS_TIMEOUT: it stayed full for timeout_ms.
- * STATUS_LOST: no such peer (ROUTER_MANDATORY).  STATUS_INVALID: payload above FRAME_PAYLOAD_BYTES_MAX.
+ * STATUS_FULL: the socket's queue is full (timeout 0).  STATUS_TIMEOUT: it stayed full for
+ * timeout_ms. STATUS_LOST: no such peer (ROUTER_MANDATORY).  STATUS_INVALID: payload above
+ * FRAME_PAYLOAD_BYTES_MAX.
  */
-enum status frame_send(void *socket, const struct frame_peer *peer, uint16_t type, zmq_msg_t *payload,
-                       int timeout_ms, struct error *err);
+enum status frame_send(void *socket, const struct frame_peer *peer, uint16_t type,
+                       zmq_msg_t *payload, int timeout_ms, struct error *err);
 
 /*
  * Receives one frame.
  *
- * peer: where to write the identity on ROUTER sockets; NULL otherwise. It is filled also for malformed frames.
- * STATUS_TIMEOUT: none came in timeout_ms (0: look only).  STATUS_INVALID: a malformed one came and is gone.
- * On every status but STATUS_OK *out is empty and needs no frame_clear().
+ * peer: where to write the identity on ROUTER sockets; NULL otherwise. It is filled also for
+ * malformed frames. STATUS_TIMEOUT: none came in timeout_ms (0: look only).  STATUS_INVALID: a
+ * malformed one came and is gone. On every status but STATUS_OK *out is empty and needs no
+ * frame_clear().
  */
 enum status frame_receive(void *socket, struct frame_peer *peer, struct frame *out, int timeout_ms,
                           struct error *err);
 void frame_clear(struct frame *frame); /* an empty frame is fine */
 
 /*
- * Sets what every socket of the project has: ZMQ_LINGER, ZMQ_MAXMSGSIZE, high water marks of FRAME_QUEUE_MAX,
- * ZMQ_ROUTER_MANDATORY and ZMQ_ROUTER_HANDOVER on ROUTER sockets, TCP keep-alive, IPv6.
- * Call before bind or connect.
+ * Sets what every socket of the project has: ZMQ_LINGER, ZMQ_MAXMSGSIZE, high water marks of
+ * FRAME_QUEUE_MAX, ZMQ_ROUTER_MANDATORY and ZMQ_ROUTER_HANDOVER on ROUTER sockets, TCP keep-alive,
+ * IPv6. Call before bind or connect.
  */
 enum status frame_configure_socket(void *socket, struct error *err);
 

@@ -36,7 +36,8 @@ static const struct message_kind *find_kind(int type)
         [MESSAGE_UNLOADED] = {"Unloaded", &mgpt__unloaded__descriptor, SMALL_BYTES},
         [MESSAGE_STOP] = {"Stop", &mgpt__stop__descriptor, SMALL_BYTES},
         [MESSAGE_STEP_PLAN] = {"StepPlan", &mgpt__step_plan__descriptor, PLAN_BYTES},
-        [MESSAGE_STEP_RESULT] = {"StepResult", &mgpt__step_result__descriptor, FRAME_PAYLOAD_BYTES_MAX},
+        [MESSAGE_STEP_RESULT] = {"StepResult", &mgpt__step_result__descriptor,
+                                 FRAME_PAYLOAD_BYTES_MAX},
         [MESSAGE_ENCODE] = {"Encode", &mgpt__encode__descriptor, PICTURE_BYTES},
         [MESSAGE_ENCODED] = {"Encoded", &mgpt__encoded__descriptor, PLAN_BYTES},
         [MESSAGE_DECODE] = {"Decode", &mgpt__decode__descriptor, PLAN_BYTES},
@@ -59,7 +60,8 @@ size_t message_bytes_max(int type)
     return kind ? kind->bytes_max : 0;
 }
 
-/* protobuf-c frees through the same allocator, so nothing needs to be counted down: a message is decoded once. */
+/* protobuf-c frees through the same allocator, so nothing needs to be counted down: a message is
+ * decoded once. */
 static void *allocate_counted(void *data, size_t n_bytes)
 {
     size_t *left = data;
@@ -87,9 +89,11 @@ enum status message_decode(struct message *out, int type, const void *bytes, siz
                          kind->bytes_max);
     size_t left = MESSAGE_MEMORY_BYTES_MAX;
     ProtobufCAllocator allocator = {allocate_counted, free_counted, &left};
-    ProtobufCMessage *base = protobuf_c_message_unpack(kind->descriptor, &allocator, n_bytes, bytes);
+    ProtobufCMessage *base =
+        protobuf_c_message_unpack(kind->descriptor, &allocator, n_bytes, bytes);
     if (!base)
-        return error_set(err, STATUS_INVALID, "%s of %zu bytes cannot be decoded", kind->name, n_bytes);
+        return error_set(err, STATUS_INVALID, "%s of %zu bytes cannot be decoded", kind->name,
+                         n_bytes);
     out->type = type;
     out->base = base;
     return STATUS_OK;
@@ -110,18 +114,19 @@ enum status message_send(void *socket, const struct frame_peer *peer, enum messa
     CHECK(body->descriptor == kind->descriptor);
     size_t n_bytes = protobuf_c_message_get_packed_size(body);
     if (n_bytes > kind->bytes_max)
-        return error_set(err, STATUS_INVALID, "cannot send a %s of %zu bytes, limit %zu", kind->name,
-                         n_bytes, kind->bytes_max);
+        return error_set(err, STATUS_INVALID, "cannot send a %s of %zu bytes, limit %zu",
+                         kind->name, n_bytes, kind->bytes_max);
     zmq_msg_t payload;
     if (zmq_msg_init_size(&payload, n_bytes) != 0)
-        return error_set(err, STATUS_NOMEM, "cannot allocate a %s of %zu bytes", kind->name, n_bytes);
+        return error_set(err, STATUS_NOMEM, "cannot allocate a %s of %zu bytes", kind->name,
+                         n_bytes);
     protobuf_c_message_pack(body, zmq_msg_data(&payload));
     enum status st = frame_send(socket, peer, type, &payload, timeout_ms, err);
     return st == STATUS_OK ? st : error_wrap(err, st, "%s", kind->name);
 }
 
-enum status message_receive(void *socket, struct frame_peer *peer, struct message *out, int timeout_ms,
-                            struct error *err)
+enum status message_receive(void *socket, struct frame_peer *peer, struct message *out,
+                            int timeout_ms, struct error *err)
 {
     *out = (struct message){.type = MESSAGE_NONE};
     struct frame frame;

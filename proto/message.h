@@ -1,12 +1,13 @@
 /*
- * message.h - the messages of mgpt.proto on a socket: each type has a number, a descriptor and a limit of bytes.
+ * message.h - the messages of mgpt.proto on a socket: each type has a number, a descriptor and a
+ * limit of bytes.
  *
  * In/out:  protobuf-c structs (proto/mgpt.pb-c.h in the build folder).
  * Owns:    a received message, until message_clear().
  * Threads: those of the socket.
  *
- * Decoding checks the wire format and spends at most MESSAGE_MEMORY_BYTES_MAX; the meaning of the fields is checked by
- * whoever uses them, plans and their results by plan.h.
+ * Decoding checks the wire format and spends at most MESSAGE_MEMORY_BYTES_MAX; the meaning of the
+ * fields is checked by whoever uses them, plans and their results by plan.h.
  *
  *     struct message m;
  *     enum status st = message_receive(router, &peer, &m, 0, &err);
@@ -47,7 +48,9 @@ enum message_type {
 };
 
 enum {
-    MESSAGE_MEMORY_BYTES_MAX = 512 << 20, /* heap of one decoded message; frames are smaller, but lists of empty parts grow */
+    MESSAGE_MEMORY_BYTES_MAX =
+        512
+        << 20, /* heap of one decoded message; frames are smaller, but lists of empty parts grow */
 };
 
 struct message {
@@ -84,20 +87,23 @@ const char *message_type_name(int type);
 /* Largest payload of the type; 0 for unknown types. */
 size_t message_bytes_max(int type);
 
-/* Decodes a payload. STATUS_INVALID: unknown type, too long, not protobuf. On error *out is empty. */
+/* Decodes a payload. STATUS_INVALID: unknown type, too long, not protobuf. On error *out is empty.
+ */
 enum status message_decode(struct message *out, int type, const void *bytes, size_t n_bytes,
                            struct error *err);
 void message_clear(struct message *message); /* an empty one is fine */
 
 /*
- * Sends `body`, whose descriptor must be that of `type` (CHECK). peer, timeout and statuses as frame_send();
- * STATUS_INVALID also when the message is above message_bytes_max(type): nothing is sent then.
+ * Sends `body`, whose descriptor must be that of `type` (CHECK). peer, timeout and statuses as
+ * frame_send(); STATUS_INVALID also when the message is above message_bytes_max(type): nothing is
+ * sent then.
  */
 enum status message_send(void *socket, const struct frame_peer *peer, enum message_type type,
                          const ProtobufCMessage *body, int timeout_ms, struct error *err);
 
-/* Receives and decodes one message; statuses as frame_receive(). `out` is empty unless STATUS_OK. */
-enum status message_receive(void *socket, struct frame_peer *peer, struct message *out, int timeout_ms,
-                            struct error *err);
+/* Receives and decodes one message; statuses as frame_receive(). `out` is empty unless STATUS_OK.
+ */
+enum status message_receive(void *socket, struct frame_peer *peer, struct message *out,
+                            int timeout_ms, struct error *err);
 
 #endif

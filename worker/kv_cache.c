@@ -1,10 +1,12 @@
 /*
  * kv_cache.c - a stack of free blocks, a count of readers for each, and a hash table of sequences.
  *
- * The table has linear probing and backward-shift deletion; it is at most half full, so a probe ends soon.
+ * The table has linear probing and backward-shift deletion; it is at most half full, so a probe
+ * ends soon.
  */
 #include "worker/kv_cache.h"
 
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -36,7 +38,8 @@ enum { KV_SEQUENCES_MAX = 1 << 20 };
 size_t kv_cache_bytes(const struct kv_cache_options *options)
 {
     size_t bytes = 0;
-    if (__builtin_mul_overflow(kv_block_bytes(&options->shape), (size_t)options->n_blocks, &bytes) ||
+    if (__builtin_mul_overflow(kv_block_bytes(&options->shape), (size_t)options->n_blocks,
+                               &bytes) ||
         __builtin_mul_overflow(bytes, (size_t)options->n_layers, &bytes))
         return SIZE_MAX;
     return bytes;
@@ -49,10 +52,11 @@ static enum status allocate_pools(struct kv_cache *kv, struct error *err)
     if (!kv->pools)
         return error_set(err, STATUS_NOMEM, "cannot allocate the list of pools");
     for (int i = 0; i < options->n_layers; i++) {
-        enum status st = stream_alloc(kv->stream, &kv->pools[i], kv->block_bytes * (size_t)options->n_blocks, err);
+        enum status st = stream_alloc(kv->stream, &kv->pools[i],
+                                      kv->block_bytes * (size_t)options->n_blocks, err);
         if (st != STATUS_OK)
-            return error_wrap(err, st, "KV pool of %d blocks, layer %d of %d", options->n_blocks, i + 1,
-                              options->n_layers);
+            return error_wrap(err, st, "KV pool of %d blocks, layer %d of %d", options->n_blocks,
+                              i + 1, options->n_layers);
     }
     return STATUS_OK;
 }
@@ -81,11 +85,11 @@ enum status kv_cache_create(struct kv_cache **out, const struct kv_cache_options
     *out = NULL;
     if (options->n_layers < 0 || options->n_blocks < 1 || options->sequences_max < 1 ||
         options->sequences_max > KV_SEQUENCES_MAX)
-        return error_set(err, STATUS_INVALID, "KV cache of %d layers, %d blocks, %d sequences", options->n_layers,
-                         options->n_blocks, options->sequences_max);
+        return error_set(err, STATUS_INVALID, "KV cache of %d layers, %d blocks, %d sequences",
+                         options->n_layers, options->n_blocks, options->sequences_max);
     if (kv_cache_bytes(options) == SIZE_MAX)
-        return error_set(err, STATUS_NOMEM, "KV cache of %d blocks in %d layers is too large", options->n_blocks,
-                         options->n_layers);
+        return error_set(err, STATUS_NOMEM, "KV cache of %d blocks in %d layers is too large",
+                         options->n_blocks, options->n_layers);
     struct kv_cache *kv = calloc(1, sizeof(*kv));
     if (!kv)
         return error_set(err, STATUS_NOMEM, "cannot allocate the cache header");
@@ -191,8 +195,8 @@ static void copy_block(struct kv_cache *kv, int32_t to, int32_t from)
 {
     for (int i = 0; i < kv->options.n_layers; i++) {
         char *pool = kv->pools[i];
-        stream_copy(kv->stream, pool + (size_t)to * kv->block_bytes, pool + (size_t)from * kv->block_bytes,
-                    kv->block_bytes);
+        stream_copy(kv->stream, pool + (size_t)to * kv->block_bytes,
+                    pool + (size_t)from * kv->block_bytes, kv->block_bytes);
     }
 }
 
@@ -216,27 +220,31 @@ static bool reserve_list(struct sequence *sequence, int n_blocks)
     return true;
 }
 
-static enum status pool_used_up(const struct kv_cache *kv, uint64_t sequence, int n_needed, struct error *err)
+static enum status pool_used_up(const struct kv_cache *kv, uint64_t sequence, int n_needed,
+                                struct error *err)
 {
     return error_set(err, STATUS_NOMEM, "sequence %llu needs %d KV blocks, %d of %d are free",
                      (unsigned long long)sequence, n_needed, kv->n_free, kv->options.n_blocks);
 }
 
-static enum status too_many_sequences(const struct kv_cache *kv, uint64_t sequence, struct error *err)
+static enum status too_many_sequences(const struct kv_cache *kv, uint64_t sequence,
+                                      struct error *err)
 {
-    return error_set(err, STATUS_NOMEM, "sequence %llu does not fit, the limit is %d sequences at once",
+    return error_set(err, STATUS_NOMEM,
+                     "sequence %llu does not fit, the limit is %d sequences at once",
                      (unsigned long long)sequence, kv->options.sequences_max);
 }
 
 /*
- * Blocks that [start, end) of the sequence will take from the pool, after those that it gives back when it forgets what
- * lies from start on: the reader of a block that only it reads frees it.
+ * Blocks that [start, end) of the sequence will take from the pool, after those that it gives back
+ * when it forgets what lies from start on: the reader of a block that only it reads frees it.
  */
-static int count_needed(const struct kv_cache *kv, const struct sequence *sequence, int start, int end,
-                        int *n_given_back)
+static int count_needed(const struct kv_cache *kv, const struct sequence *sequence, int start,
+                        int end, int *n_given_back)
 {
     int n_kept = sequence ? blocks_for(start) : 0; /* with positions before start */
-    bool partial_shared = start % KV_BLOCK_TOKENS != 0 && kv->readers[sequence->blocks[n_kept - 1]] > 1;
+    bool partial_shared =
+        start % KV_BLOCK_TOKENS != 0 && kv->readers[sequence->blocks[n_kept - 1]] > 1;
     *n_given_back = 0;
     for (int i = n_kept; sequence && i < sequence->n_blocks; i++)
         *n_given_back += kv->readers[sequence->blocks[i]] == 1;
@@ -264,7 +272,8 @@ static void unshare_last_block(struct kv_cache *kv, struct sequence *sequence)
     *last = block;
 }
 
-enum status kv_cache_prepare(struct kv_cache *kv, uint64_t id, int start, int n_positions, struct error *err)
+enum status kv_cache_prepare(struct kv_cache *kv, uint64_t id, int start, int n_positions,
+                             struct error *err)
 {
     CHECK(start >= 0);
     CHECK(n_positions > 0);
@@ -272,7 +281,8 @@ enum status kv_cache_prepare(struct kv_cache *kv, uint64_t id, int start, int n_
     struct sequence *sequence = find_sequence(kv, id);
     int held = sequence ? sequence->held : 0;
     if (start > held)
-        return error_set(err, STATUS_INVALID, "sequence %llu starts at position %d, it holds %d here",
+        return error_set(err, STATUS_INVALID,
+                         "sequence %llu starts at position %d, it holds %d here",
                          (unsigned long long)id, start, held);
     if (!sequence && kv->n_sequences == kv->options.sequences_max)
         return too_many_sequences(kv, id, err);
@@ -286,7 +296,8 @@ enum status kv_cache_prepare(struct kv_cache *kv, uint64_t id, int start, int n_
     if (!reserve_list(sequence, blocks_for(end))) {
         if (is_new)
             kv_cache_release(kv, id);
-        return error_set(err, STATUS_NOMEM, "cannot allocate a list of %d KV blocks", blocks_for(end));
+        return error_set(err, STATUS_NOMEM, "cannot allocate a list of %d KV blocks",
+                         blocks_for(end));
     }
     truncate_sequence(kv, sequence, start);
     if (start % KV_BLOCK_TOKENS != 0)
@@ -307,7 +318,8 @@ void kv_cache_truncate(struct kv_cache *kv, uint64_t id, int n_positions)
 }
 
 /* Fills the list of `to`; blocks and room have been checked. */
-static void share_blocks(struct kv_cache *kv, const struct sequence *from, struct sequence *to, int n_positions)
+static void share_blocks(struct kv_cache *kv, const struct sequence *from, struct sequence *to,
+                         int n_positions)
 {
     int n_full = n_positions / KV_BLOCK_TOKENS;
     for (int i = 0; i < n_full; i++) {
@@ -322,15 +334,18 @@ static void share_blocks(struct kv_cache *kv, const struct sequence *from, struc
     to->held = n_positions;
 }
 
-enum status kv_cache_fork(struct kv_cache *kv, uint64_t from_id, uint64_t to_id, int n_positions, struct error *err)
+enum status kv_cache_fork(struct kv_cache *kv, uint64_t from_id, uint64_t to_id, int n_positions,
+                          struct error *err)
 {
     CHECK(n_positions > 0);
     struct sequence *from = find_sequence(kv, from_id);
     if (!from || from->held < n_positions)
-        return error_set(err, STATUS_INVALID, "fork of %d positions of sequence %llu, it holds %d here", n_positions,
+        return error_set(err, STATUS_INVALID,
+                         "fork of %d positions of sequence %llu, it holds %d here", n_positions,
                          (unsigned long long)from_id, from ? from->held : 0);
     if (find_sequence(kv, to_id))
-        return error_set(err, STATUS_INVALID, "fork makes sequence %llu, which exists", (unsigned long long)to_id);
+        return error_set(err, STATUS_INVALID, "fork makes sequence %llu, which exists",
+                         (unsigned long long)to_id);
     if (kv->n_sequences == kv->options.sequences_max)
         return too_many_sequences(kv, to_id, err);
     int n_needed = n_positions % KV_BLOCK_TOKENS != 0;
@@ -339,7 +354,8 @@ enum status kv_cache_fork(struct kv_cache *kv, uint64_t from_id, uint64_t to_id,
     struct sequence *to = add_sequence(kv, to_id);
     if (!reserve_list(to, blocks_for(n_positions))) {
         kv_cache_release(kv, to_id);
-        return error_set(err, STATUS_NOMEM, "cannot allocate a list of %d KV blocks", blocks_for(n_positions));
+        return error_set(err, STATUS_NOMEM, "cannot allocate a list of %d KV blocks",
+                         blocks_for(n_positions));
     }
     share_blocks(kv, from, to, n_positions);
     return STATUS_OK;

@@ -1,0 +1,215 @@
+/*
+ * control.c - one loop: take messages, do what is due, sleep until a socket or a deadline wakes.
+ */
+#include "worker/control.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "worker/codec_role.h"
+#include "worker/reply.h"
+#include "worker/stage_role.h"
+
+struct control {
+    const struct control_options *options;
+    void *zmq;
+    void *socket;
+    struct stage_role *stage; /* one of the two */
+    struct codec_role *codec;
+    pid_t parent; /* 0: not watched */
+    int64_t heard_ms;
+    int n_bad_frames;
+    bool is_stopped;
+};
+
+/* A name of its own, so that a link that broke and came back is the same worker to the controller.
+ */
+static enum status set_identity(void *socket, struct error *err)
+{
+    unsigned char random[8];
+    char identity[64];
+    if (getrandom(random, sizeof(random), 0) != (ssize_t)sizeof(random))
+        return error_set_errno(err, STATUS_IO, errno, "cannot get random bytes");
+    int n = snprintf(identity, sizeof(identity), "worker-%d-", (int)getpid());
+    for (size_t i = 0; i < sizeof(random); i++)
+        n += snprintf(identity + n, sizeof(identity) - (size_t)n, "%02x", random[i]);
+    if (zmq_setsockopt(socket, ZMQ_ROUTING_ID, identity, (size_t)n) != 0)
+        return error_set(err, STATUS_IO, "cannot name the control socket: %s", zmq_strerror(errno));
+    return STATUS_OK;
+}
+
+static enum status open_socket(struct control *control, struct error *err)
+{
+    const struct control_options *options = control->options;
+    if (!options->keys && !curve_endpoint_is_local(options->endpoint))
+        return error_set(err, STATUS_INVALID,
+                         "endpoint '%s' is not on this machine: --key is needed",
+                         options->endpoint);
+    control->zmq = zmq_ctx_new();
+    control->socket = control->zmq ? zmq_socket(control->zmq, ZMQ_DEALER) : NULL;
+    if (!control->socket)
+        return error_set(err, STATUS_IO, "cannot open the control socket: %s", zmq_strerror(errno));
+    enum status st = frame_configure_socket(control->socket, err);
+    if (st == STATUS_OK)
+        st = set_identity(control->socket, err);
+    if (st == STATUS_OK && options->keys)
+        st = curve_set_client(control->socket, options->keys, options->keys->server_key, err);
+    if (st == STATUS_OK && zmq_connect(control->socket, options->endpoint) != 0)
+        st = error_set(err, STATUS_IO, "cannot connect to '%s': %s", options->endpoint,
+                       zmq_strerror(errno));
+    return st;
+}
+
+static enum status create_role(struct control *control, struct error *err)
+{
+    const struct control_options *options = control->options;
+    if (options->role == MGPT__ROLE__ROLE_CODEC) {
+        struct codec_role_options codec = {control->socket, options->vq_dir, options->stream};
+        return codec_role_create(&control->codec, &codec, err);
+    }
+    struct stage_role_options stage = {.zmq = control->zmq,
+                                       .control = control->socket,
+                                       .model_dir = options->model_dir,
+                                       .link_bind = options->link_bind,
+                                       .use_key = options->keys != NULL,
+                                       .stream = options->stream};
+    return stage_role_create(&control->stage, &stage, err);
+}
+
+static enum status say_hello(struct control *control, struct error *err)
+{
+    const struct control_options *options = control->options;
+    char host[HOST_NAME_MAX + 1] = "";
+    gethostname(host, sizeof(host) - 1);
+    Mgpt__Hello hello = MGPT__HELLO__INIT;
+    hello.role = options->role;
+    hello.pid = (uint64_t)getpid();
+    hello.host = host;
+    hello.device = (char *)options->device;
+    hello.code_path = (char *)code_path_name(stream_code_path(options->stream));
+    hello.version = MGPT_VERSION;
+    hello.n_threads = (uint32_t)stream_n_threads(options->stream);
+    return reply_send(control->socket, MESSAGE_HELLO, &hello.base, err);
+}
+
+static enum status handle(struct control *control, struct message *message, struct error *err)
+{
+    switch (message->type) {
+    case MESSAGE_STOP:
+        control->is_stopped = true;
+        return STATUS_OK;
+    case MESSAGE_PING: {
+        Mgpt__Pong pong = MGPT__PONG__INIT;
+        pong.value = message->ping->value;
+        return reply_send(control->socket, MESSAGE_PONG, &pong.base, err);
+    }
+    case MESSAGE_PONG:
+    case MESSAGE_FAILURE: /* never asked for; an answer to it could go to and fro for ever */
+        return STATUS_OK;
+    default:
+        return control->stage ? stage_role_handle(control->stage, message, err)
+                              : codec_role_handle(control->codec, message, err);
+    }
+}
+
+static enum status handle_bad_frame(struct control *control, const struct error *why,
+                                    struct error *err)
+{
+    if (++control->n_bad_frames > CONTROL_BAD_FRAMES_MAX)
+        return error_set(err, STATUS_INVALID,
+                         "%d malformed frames from the controller, the last: %s",
+                         control->n_bad_frames, why->text);
+    return reply_failure(control->socket, MESSAGE_NONE, 0, 0, why, err);
+}
+
+/* Takes messages until there are none or work has waited long enough. Whatever comes is a sign of
+ * life. */
+static enum status take_messages(struct control *control, struct error *err)
+{
+    for (int i = 0; i < CONTROL_MESSAGES_AT_ONCE && !control->is_stopped; i++) {
+        struct message message;
+        struct error why;
+        enum status st = message_receive(control->socket, NULL, &message, 0, &why);
+        if (st == STATUS_TIMEOUT)
+            return STATUS_OK;
+        control->heard_ms = clock_monotonic_ms();
+        if (st == STATUS_INVALID)
+            st = handle_bad_frame(control, &why, err);
+        else if (st == STATUS_OK)
+            st = handle(control, &message, err);
+        else
+            st = error_wrap(&why, st, "the control link"), *err = why;
+        message_clear(&message);
+        if (st != STATUS_OK)
+            return st;
+    }
+    return STATUS_OK;
+}
+
+static enum status check_orphan(const struct control *control, struct error *err)
+{
+    if (control->parent != 0 && getppid() != control->parent)
+        return error_set(err, STATUS_LOST, "the parent process %d ended", (int)control->parent);
+    int64_t silent_ms = clock_monotonic_ms() - control->heard_ms;
+    if (silent_ms > control->options->silence_ms)
+        return error_set(
+            err, STATUS_LOST, "nothing from the controller at '%s' for %lld ms, limit %d",
+            control->options->endpoint, (long long)silent_ms, control->options->silence_ms);
+    return STATUS_OK;
+}
+
+static enum status sleep_until_due(struct control *control, struct error *err)
+{
+    zmq_pollitem_t items[1 + STAGE_ROLE_POLL_ITEMS] = {
+        {.socket = control->socket, .events = ZMQ_POLLIN}};
+    int n = 1, wait_ms = CONTROL_WAKE_MS;
+    if (control->stage) {
+        n += stage_role_poll_items(control->stage, items + 1);
+        wait_ms = stage_role_wait_ms(control->stage, CONTROL_WAKE_MS);
+    }
+    if (zmq_poll(items, n, wait_ms) < 0 && errno != EINTR)
+        return error_set(err, STATUS_IO, "cannot poll the control socket: %s", zmq_strerror(errno));
+    return STATUS_OK;
+}
+
+static enum status serve(struct control *control, struct error *err)
+{
+    enum status st = STATUS_OK;
+    control->heard_ms = clock_monotonic_ms();
+    while (st == STATUS_OK && !control->is_stopped) {
+        st = take_messages(control, err);
+        if (st == STATUS_OK && !control->is_stopped)
+            st = check_orphan(control, err);
+        if (st == STATUS_OK && !control->is_stopped && control->stage)
+            st = stage_role_work(control->stage, err);
+        if (st == STATUS_OK && !control->is_stopped)
+            st = sleep_until_due(control, err);
+    }
+    return st;
+}
+
+enum status control_run(const struct control_options *options, struct error *err)
+{
+    struct control control = {.options = options};
+    if (strncmp(options->endpoint, "ipc://", strlen("ipc://")) == 0)
+        control.parent = getppid();
+    enum status st = open_socket(&control, err);
+    if (st == STATUS_OK)
+        st = create_role(&control, err);
+    if (st == STATUS_OK)
+        st = say_hello(&control, err);
+    if (st == STATUS_OK)
+        st = serve(&control, err);
+    stage_role_destroy(control.stage);
+    codec_role_destroy(control.codec);
+    if (control.socket)
+        zmq_close(control.socket);
+    if (control.zmq)
+        zmq_ctx_term(control.zmq);
+    return st;
+}

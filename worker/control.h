@@ -1,0 +1,43 @@
+/*
+ * control.h - a worker's main loop: the control socket, heartbeats, and the rules of when a worker
+ * ends.
+ *
+ * In:      messages of the controller.   Out: Hello once, then what the role answers.
+ * Threads: the compute thread alone: messages are taken between steps, so pings are answered
+ * between steps too.
+ *
+ * A worker ends well when it is told Stop. It ends with STATUS_LOST when nothing came from its
+ * controller for silence_ms (counted only while the socket was really looked at, so a long step is
+ * no silence), when its controller takes no answers for REPLY_SEND_MS, or when its parent process
+ * ended while the endpoint is ipc:// (a worker that mgptd started).
+ */
+#ifndef MGPT_WORKER_CONTROL_H
+#define MGPT_WORKER_CONTROL_H
+
+#include "kernels/stream.h"
+#include "proto/curve.h"
+#include "proto/mgpt.pb-c.h"
+
+enum {
+    CONTROL_SILENCE_MS = 30000,    /* default of silence_ms */
+    CONTROL_WAKE_MS = 500,         /* the loop looks at parent and silence this often */
+    CONTROL_MESSAGES_AT_ONCE = 64, /* messages taken before work goes on */
+    CONTROL_BAD_FRAMES_MAX = 100 /* malformed frames until the worker gives up on its controller */
+};
+
+struct control_options {
+    const char *endpoint;          /* of the controller's ROUTER */
+    const struct curve_keys *keys; /* NULL: plain, for local endpoints alone */
+    Mgpt__Role role;
+    const char *model_dir;
+    const char *vq_dir;    /* for the codec role */
+    const char *link_bind; /* overrides Load.link_bind; NULL: as Load says */
+    const char *device;    /* as Hello names it */
+    int silence_ms;
+    struct stream *stream; /* borrowed */
+};
+
+/* Connects, says Hello, and serves until the end. STATUS_OK: told to stop. */
+enum status control_run(const struct control_options *options, struct error *err);
+
+#endif

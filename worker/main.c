@@ -1,0 +1,153 @@
+/*
+ * main.c - mgpt-worker: options, signals, the device's stream, then control_run().
+ *
+ * SIGTERM ends the process at once with exit 0: a worker holds nothing that is worth a goodbye.
+ */
+#include <limits.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/options.h"
+#include "worker/control.h"
+#include "worker/cpu_list.h"
+
+struct settings {
+    const char *connect, *key, *link;
+    const char *model, *vq;
+    int role, level;
+    const char *device, *cpus;
+    int n_threads, silence_ms;
+};
+
+static const char *const roles[] = {"stage", "codec", NULL};
+static const char *const levels[] = {"error", "warn", "info", "debug",
+                                     NULL}; /* as enum log_level */
+
+static const struct option table[] = {
+    {"connect", "ENDPOINT", OPTION_TEXT, offsetof(struct settings, connect), .required = true,
+     .heading = "Link", .help = "control socket of mgptd, tcp://host:port or ipc://path"},
+    {"key", "FILE", OPTION_TEXT, offsetof(struct settings, key),
+     .help = "CURVE keys; needed when ENDPOINT is not on this machine"},
+    {"link", "ENDPOINT", OPTION_TEXT, offsetof(struct settings, link),
+     .help = "where the stage before reaches this one, tcp://this-host:* [as the controller says]"},
+    {"silence-ms", "N", OPTION_INT, offsetof(struct settings, silence_ms), .default_value = "30000",
+     .min = 1000, .max = 3600000,
+     .help = "the worker ends when its controller is silent for longer"},
+    {"role", "ROLE", OPTION_CHOICE, offsetof(struct settings, role), .default_value = "stage",
+     .choices = roles, .heading = "Model and device",
+     .help = "stage: layers of the transformer; codec: pictures to codes and back"},
+    {"model", "DIR", OPTION_TEXT, offsetof(struct settings, model), .required = true,
+     .help = "checkpoint folder"},
+    {"vq", "DIR", OPTION_TEXT, offsetof(struct settings, vq),
+     .help = "folder of vqgan.yaml and vqgan.ckpt [tokenizer/ in the checkpoint folder]"},
+    {"device", "DEVICE", OPTION_TEXT, offsetof(struct settings, device), .default_value = "cpu",
+     .help = "cpu, cuda or cuda:K"},
+    {"threads", "N", OPTION_INT, offsetof(struct settings, n_threads), .default_value = "0",
+     .min = 0, .max = STREAM_THREADS_MAX,
+     .help = "threads of the kernels, 0: one for each CPU that may be used"},
+    {"cpus", "LIST", OPTION_TEXT, offsetof(struct settings, cpus),
+     .help = "pin the threads to CPUs, like 0-3,8"},
+    {"log-level", "LEVEL", OPTION_CHOICE, offsetof(struct settings, level), .default_value = "info",
+     .choices = levels, .heading = "Other", .help = "error, warn, info or debug"},
+    {0}};
+
+static const struct option_set options = {
+    .program = "mgpt-worker",
+    .about =
+        "One process, one device: runs one stage of a model, or its picture codec, for an mgptd.",
+    .options = table,
+    .example = "mgpt-worker --connect tcp://gpu-host:9300 --key worker.key --model ./7b"};
+
+static void end_at_once(int number)
+{
+    (void)number;
+    _exit(0);
+}
+
+/* An interrupt that the parent has set to be ignored stays ignored: mgptd stops its workers itself.
+ */
+static void set_signals(void)
+{
+    struct sigaction end = {.sa_handler = end_at_once}, ignore = {.sa_handler = SIG_IGN}, before;
+    sigaction(SIGTERM, &end, NULL);
+    sigaction(SIGPIPE, &ignore, NULL);
+    if (sigaction(SIGINT, NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+        sigaction(SIGINT, &end, NULL);
+}
+
+/* STATUS_UNSUPPORTED: a device of another build. STATUS_INVALID: no device at all. */
+static enum status check_device(const char *device, struct error *err)
+{
+    if (strcmp(device, "cpu") == 0)
+        return STATUS_OK;
+    if (strcmp(device, "cuda") == 0 || strncmp(device, "cuda:", strlen("cuda:")) == 0)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "--device %s: this build has no CUDA, use --device cpu", device);
+    return error_set(err, STATUS_INVALID, "--device %s: expected cpu, cuda or cuda:K", device);
+}
+
+static enum status open_stream(struct stream **out, const struct settings *settings,
+                               struct error *err)
+{
+    int cpus[CPU_LIST_MAX], n_cpus = 0;
+    enum status st = STATUS_OK;
+    if (settings->cpus)
+        st = cpu_list_parse(cpus, &n_cpus, settings->cpus, err);
+    if (st != STATUS_OK)
+        return error_wrap(err, st, "--cpus");
+    if (n_cpus > 0 && settings->n_threads > n_cpus)
+        return error_set(err, STATUS_INVALID, "--threads %d on %d CPUs of --cpus",
+                         settings->n_threads, n_cpus);
+    int n_threads = settings->n_threads > 0 ? settings->n_threads
+                    : n_cpus > 0            ? n_cpus
+                                            : cpu_list_n_allowed();
+    struct stream_options stream = {n_threads < STREAM_THREADS_MAX ? n_threads : STREAM_THREADS_MAX,
+                                    n_cpus > 0 ? cpus : NULL};
+    return stream_create(out, &stream, err);
+}
+
+static enum status run(const struct settings *settings, struct error *err)
+{
+    struct curve_keys keys;
+    struct stream *stream = NULL;
+    char vq_dir[PATH_MAX];
+    enum status st = check_device(settings->device, err);
+    if (st == STATUS_OK && settings->key)
+        st = curve_load_file(&keys, settings->key, err);
+    if (st == STATUS_OK)
+        st = open_stream(&stream, settings, err);
+    if (st != STATUS_OK)
+        return st;
+    snprintf(vq_dir, sizeof(vq_dir), "%s/tokenizer", settings->model);
+    struct control_options control = {.endpoint = settings->connect,
+                                      .keys = settings->key ? &keys : NULL,
+                                      .role = settings->role == 1 ? MGPT__ROLE__ROLE_CODEC
+                                                                  : MGPT__ROLE__ROLE_STAGE,
+                                      .model_dir = settings->model,
+                                      .vq_dir = settings->vq ? settings->vq : vq_dir,
+                                      .link_bind = settings->link,
+                                      .device = settings->device,
+                                      .silence_ms = settings->silence_ms,
+                                      .stream = stream};
+    st = control_run(&control, err);
+    stream_destroy(stream);
+    return st;
+}
+
+int main(int argc, char **argv)
+{
+    struct settings settings = {0};
+    int exit_code = options_start(&options, &settings, argc, argv);
+    if (exit_code >= 0)
+        return exit_code;
+    log_set_level((enum log_level)settings.level);
+    set_signals();
+    struct error err;
+    enum status st = run(&settings, &err);
+    if (st != STATUS_OK)
+        log_error("worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
+    return st == STATUS_OK ? 0 : 1;
+}

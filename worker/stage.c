@@ -1,0 +1,285 @@
+/*
+ * stage.c - the life of a stage, and a plan's way through it: check, releases, forks, room for the
+ * rows, layers, outputs.
+ */
+#include "worker/stage.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "worker/stage_state.h"
+
+static size_t max_size(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static enum status allocate_buffers(struct stage *stage, struct error *err)
+{
+    const struct model_config *config = &stage->config;
+    struct stage_buffers *buffers = &stage->buffers;
+    size_t rows_max = (size_t)stage->options.rows_max,
+           number_bytes = dtype_bytes(stage->options.compute);
+    size_t heads =
+        2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
+    size_t wide = stage->weights->n_layers > 0 ? max_size(heads, 3 * (size_t)config->inter) : 0;
+    buffers->hidden_bytes = rows_max * (size_t)config->hidden * number_bytes;
+    buffers->wide_bytes = rows_max * wide * number_bytes;
+    void **places[] = {&buffers->x, &buffers->normed, &buffers->delta};
+    enum status st = STATUS_OK;
+    /* A stage without layers needs the residual stream alone. */
+    for (int i = 0; st == STATUS_OK && i < (wide > 0 ? 3 : 1); i++)
+        st = stream_alloc(stage->stream, places[i], buffers->hidden_bytes, err);
+    if (st == STATUS_OK && wide > 0)
+        st = stream_alloc(stage->stream, &buffers->wide, buffers->wide_bytes, err);
+    stage->host_row = calloc((size_t)config->hidden, sizeof(float));
+    stage->ids = calloc(rows_max, sizeof(*stage->ids));
+    stage->segments = calloc(rows_max, sizeof(*stage->segments));
+    if (st == STATUS_OK && (!stage->host_row || !stage->ids || !stage->segments))
+        st = error_set(err, STATUS_NOMEM, "cannot allocate lists of %zu rows", rows_max);
+    return st == STATUS_OK ? st
+                           : error_wrap(err, st, "memory for %zu rows of activations", rows_max);
+}
+
+static enum status create_cache(struct stage *stage, struct error *err)
+{
+    const struct model_config *config = &stage->config;
+    stage->shape = (struct attention_shape){config->n_heads, config->n_kv_heads, config->head_dim,
+                                            stage->options.compute};
+    struct kv_cache_options options = {.n_layers = stage->weights->n_layers,
+                                       .n_blocks = stage->options.kv_blocks,
+                                       .sequences_max = stage->options.sequences_max,
+                                       .shape = stage->shape};
+    enum status st = kv_cache_create(&stage->kv, &options, stage->stream, err);
+    if (st != STATUS_OK || stage->weights->n_layers == 0)
+        return st;
+    struct rope_options rope = {.n_positions = config->max_positions,
+                                .head_dim = config->head_dim,
+                                .theta = (double)config->rope_theta,
+                                .factor = (double)config->rope_factor};
+    stage->rope_bytes = rope_table_bytes(&rope);
+    return rope_table_create(&stage->rope, &rope, stage->stream, err);
+}
+
+static enum status create_head(struct stage *stage, const struct vocabulary *vocabulary,
+                               struct error *err)
+{
+    if (!stage->weights->head)
+        return STATUS_OK;
+    CHECK(vocabulary);
+    return stage_head_create(&stage->head, stage->weights, vocabulary, stage->options.outputs_max,
+                             err);
+}
+
+enum status stage_create(struct stage **out, struct checkpoint *checkpoint,
+                         const struct stage_options *options, struct stream *stream,
+                         struct error *err)
+{
+    *out = NULL;
+    const struct model_config *config = checkpoint_config(checkpoint);
+    if (config->head_dim > HEAD_DIM_MAX || config->head_dim % 2 != 0)
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "config.json: head_dim is %d, expected an even number up to %d",
+                         config->head_dim, HEAD_DIM_MAX);
+    struct stage *stage = calloc(1, sizeof(*stage));
+    if (!stage)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a stage");
+    stage->options = *options;
+    stage->options.vocabulary = NULL;
+    stage->config = *config;
+    stage->stream = stream;
+    enum status st = stage_weights_create(&stage->weights, checkpoint, options->first_unit,
+                                          options->last_unit, options->compute, stream, err);
+    if (st == STATUS_OK)
+        st = create_cache(stage, err);
+    if (st == STATUS_OK)
+        st = allocate_buffers(stage, err);
+    if (st == STATUS_OK)
+        st = create_head(stage, options->vocabulary, err);
+    if (st != STATUS_OK) {
+        stage_destroy(stage);
+        return st;
+    }
+    *out = stage;
+    return STATUS_OK;
+}
+
+void stage_destroy(struct stage *stage)
+{
+    if (!stage)
+        return;
+    stage_head_destroy(stage->head);
+    stream_free(stage->stream, stage->buffers.x, stage->buffers.hidden_bytes);
+    stream_free(stage->stream, stage->buffers.normed, stage->buffers.hidden_bytes);
+    stream_free(stage->stream, stage->buffers.delta, stage->buffers.hidden_bytes);
+    stream_free(stage->stream, stage->buffers.wide, stage->buffers.wide_bytes);
+    rope_table_destroy(stage->rope);
+    kv_cache_destroy(stage->kv);
+    stage_weights_destroy(stage->weights);
+    free(stage->host_row);
+    free(stage->ids);
+    free(stage->segments);
+    free(stage);
+}
+
+struct stage_memory stage_memory(const struct stage *stage)
+{
+    const struct kv_cache_options options = {.n_layers = stage->weights->n_layers,
+                                             .n_blocks = stage->options.kv_blocks,
+                                             .sequences_max = stage->options.sequences_max,
+                                             .shape = stage->shape};
+    size_t n_hidden = stage->weights->n_layers > 0 ? 3 : 1;
+    return (struct stage_memory){
+        .weight_bytes = stage->weights->bytes,
+        .file_bytes = stage->weights->file_bytes,
+        .kv_bytes = kv_cache_bytes(&options),
+        .activation_bytes = n_hidden * stage->buffers.hidden_bytes + stage->buffers.wide_bytes +
+                            stage->rope_bytes + (stage->head ? stage_head_bytes(stage->head) : 0)};
+}
+
+struct plan_limits stage_limits(const struct stage *stage)
+{
+    return (struct plan_limits){.rows_max = (uint32_t)stage->options.rows_max,
+                                .outputs_max = (uint32_t)stage->options.outputs_max,
+                                .vocab = (uint32_t)stage->config.vocab,
+                                .max_positions = (uint32_t)stage->config.max_positions};
+}
+
+int stage_hidden(const struct stage *stage)
+{
+    return stage->config.hidden;
+}
+
+enum dtype stage_compute(const struct stage *stage)
+{
+    return stage->options.compute;
+}
+
+int stage_kv_used(const struct stage *stage)
+{
+    return kv_cache_n_used(stage->kv);
+}
+
+void stage_reset(struct stage *stage)
+{
+    kv_cache_release_all(stage->kv);
+}
+
+static void release(struct stage *stage, const Mgpt__StepPlan *plan)
+{
+    for (size_t i = 0; i < plan->n_release; i++)
+        kv_cache_release(stage->kv, plan->release[i]);
+}
+
+void stage_skip(struct stage *stage, const Mgpt__StepPlan *plan)
+{
+    release(stage, plan);
+}
+
+/* Gives every row its positions, all or none. */
+static enum status prepare_rows(struct stage *stage, const Mgpt__StepPlan *plan, struct error *err)
+{
+    for (size_t r = 0; r < plan->n_rows; r++) {
+        const Mgpt__Row *row = plan->rows[r];
+        enum status st =
+            kv_cache_prepare(stage->kv, row->sequence, (int)row->start, (int)row->n_tokens, err);
+        if (st == STATUS_OK)
+            continue;
+        for (size_t i = 0; i < r; i++)
+            kv_cache_truncate(stage->kv, plan->rows[i]->sequence, (int)plan->rows[i]->start);
+        return error_wrap(err, st, "row %zu", r);
+    }
+    return STATUS_OK;
+}
+
+static enum status apply_forks(struct stage *stage, const Mgpt__StepPlan *plan, struct error *err)
+{
+    for (size_t i = 0; i < plan->n_forks; i++) {
+        const Mgpt__Fork *fork = plan->forks[i];
+        enum status st =
+            kv_cache_fork(stage->kv, fork->from, fork->to, (int)fork->n_positions, err);
+        if (st == STATUS_OK)
+            continue;
+        for (size_t j = 0; j < i; j++)
+            kv_cache_release(stage->kv, plan->forks[j]->to);
+        return error_wrap(err, st, "fork %zu", i);
+    }
+    return STATUS_OK;
+}
+
+/* The rows below each other: their token ids, and where each lies in the cache. */
+static void lay_out_rows(struct stage *stage, const Mgpt__StepPlan *plan)
+{
+    int first = 0;
+    for (size_t r = 0; r < plan->n_rows; r++) {
+        const Mgpt__Row *row = plan->rows[r];
+        stage->segments[r] =
+            (struct kv_segment){.blocks = kv_cache_blocks_view(stage->kv, row->sequence),
+                                .start = (int)row->start,
+                                .n_rows = (int)row->n_tokens,
+                                .first_row = first};
+        for (size_t i = 0; i < row->n_tokens; i++)
+            stage->ids[first++] = (int32_t)row->tokens[i];
+    }
+}
+
+static enum status run(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+                       struct step_result *result, struct error *err)
+{
+    int n_tokens = plan_n_tokens(plan);
+    lay_out_rows(stage, plan);
+    enum status st = stage_load_input(stage, rows, n_tokens, err);
+    for (int i = 0; st == STATUS_OK && i < stage->weights->n_layers; i++)
+        st = stage_run_layer(stage, i, n_tokens, (int)plan->n_rows, err);
+    if (st == STATUS_OK && stage->head)
+        st = stage_head_run(stage->head, plan, stage->buffers.x, n_tokens, result, err);
+    if (st == STATUS_OK)
+        st = stream_wait(stage->stream, err);
+    if (st == STATUS_OK)
+        st = stage_blame(stage, plan, rows, n_tokens, result, err);
+    return st;
+}
+
+enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+                       struct step_result *result, struct error *err)
+{
+    struct plan_limits limits = stage_limits(stage);
+    /* Releases are done whatever comes of the rest: the controller counts their blocks as free. */
+    release(stage, plan);
+    enum status st = plan_check(plan, &limits, err);
+    if (st == STATUS_OK)
+        st = apply_forks(stage, plan, err);
+    if (st == STATUS_OK)
+        st = prepare_rows(stage, plan, err);
+    if (st != STATUS_OK || plan->n_rows == 0)
+        return st;
+    int64_t begin_ns = clock_monotonic_ns();
+    st = run(stage, plan, rows, result, err);
+    step_result_message(result)->busy_ns = (uint64_t)(clock_monotonic_ns() - begin_ns);
+    for (size_t r = 0; st != STATUS_OK && r < plan->n_rows; r++)
+        kv_cache_truncate(stage->kv, plan->rows[r]->sequence, (int)plan->rows[r]->start);
+    return st;
+}
+
+const void *stage_rows_view(const struct stage *stage)
+{
+    return stage->buffers.x;
+}
+
+void stage_format_units(char *text, size_t text_bytes, int first_unit, int last_unit, int n_layers)
+{
+    int first_layer = first_unit > 0 ? first_unit - 1 : 0;
+    int last_layer = last_unit <= n_layers ? last_unit - 1 : n_layers - 1;
+    bool has_head = last_unit > n_layers;
+    char layers[32] = "";
+    if (first_layer == last_layer)
+        snprintf(layers, sizeof(layers), "%d", first_layer);
+    else if (first_layer < last_layer)
+        snprintf(layers, sizeof(layers), "%d-%d", first_layer, last_layer);
+    const char *embed = first_unit == 0 ? "embed" : "", *head = has_head ? "head" : "";
+    snprintf(text, text_bytes, "%s%s%s%s%s", embed, *embed && *layers ? "," : "", layers,
+             *head && (*embed || *layers) ? "," : "", head);
+}

@@ -1,0 +1,141 @@
+/*
+ * stage_forward.c - the rows of a plan through the embedding and through one layer.
+ *
+ * Plain: x += o(attention(norm(x))), x += down(silu(gate) * up) of norm(x). With swin_norm the norm
+ * stands behind each block, before the addition: x += norm(attention), x += norm(mlp). REFERENCE:
+ * Lumina-mGPT, Chameleon.
+ */
+#include "worker/stage_state.h"
+
+#include "kernels/add.h"
+#include "kernels/attention.h"
+#include "kernels/embedding.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/silu_mul.h"
+
+static const float QK_NORM_EPS =
+    1e-5f; /* of the LayerNorm over each head, whatever rms_norm_eps is */
+
+enum status stage_load_input(struct stage *stage, const void *rows, int n_tokens, struct error *err)
+{
+    const struct stage_weights *weights = stage->weights;
+    if (!weights->embedding) {
+        stream_upload(stage->stream, stage->buffers.x, rows,
+                      (size_t)n_tokens * (size_t)stage->config.hidden *
+                          dtype_bytes(weights->compute));
+        return STATUS_OK;
+    }
+    enum status st = embedding(stage->buffers.x, stage->ids, weights->embedding, weights->compute,
+                               n_tokens, stage->config.hidden, stage->config.vocab, stage->stream);
+    return st == STATUS_OK ? st : error_set(err, st, "the embedding failed (%s)", status_name(st));
+}
+
+/* What a layer works on. */
+struct pass {
+    struct stage *stage;
+    const struct layer_weights *layer;
+    int index; /* of the layer in this stage */
+    int n_tokens, n_segments;
+};
+
+static enum status norm(const struct pass *pass, void *y, const void *x, const float *weight)
+{
+    const struct stage *stage = pass->stage;
+    return rmsnorm(y, x, weight, stage->options.compute, pass->n_tokens, stage->config.hidden,
+                   stage->config.rms_eps, stage->stream);
+}
+
+/* delta = o(attention(input)) */
+static enum status attend(const struct pass *pass, const void *input)
+{
+    struct stage *stage = pass->stage;
+    const struct attention_shape *shape = &stage->shape;
+    const struct layer_weights *layer = pass->layer;
+    struct qk_norm qk_norm = {layer->q_norm, layer->q_norm_bias, layer->k_norm, layer->k_norm_bias,
+                              QK_NORM_EPS};
+    struct kv_layer kv = kv_cache_layer(stage->kv, pass->index);
+    size_t qkv_row = (size_t)(shape->n_heads + 2 * shape->n_kv_heads) * (size_t)shape->head_dim;
+    void *qkv = stage->buffers.wide;
+    void *attended =
+        (char *)qkv + (size_t)stage->options.rows_max * qkv_row * dtype_bytes(shape->dtype);
+    enum status st = linear(qkv, input, layer->qkv, pass->n_tokens, stage->stream);
+    if (st == STATUS_OK)
+        st = qk_norm_rope_store(qkv, shape, &qk_norm, stage->rope, stage->segments,
+                                pass->n_segments, &kv, stage->stream);
+    if (st == STATUS_OK)
+        st = attention(attended, qkv, shape, stage->segments, pass->n_segments, &kv, stage->stream);
+    if (st == STATUS_OK)
+        st = linear(stage->buffers.delta, attended, layer->o, pass->n_tokens, stage->stream);
+    return st;
+}
+
+/* delta = down(silu(gate(input)) * up(input)) */
+static enum status feed_forward(const struct pass *pass, const void *input)
+{
+    struct stage *stage = pass->stage;
+    enum dtype compute = stage->options.compute;
+    int inter = stage->config.inter;
+    void *gate_up = stage->buffers.wide;
+    void *product = (char *)gate_up +
+                    (size_t)stage->options.rows_max * 2 * (size_t)inter * dtype_bytes(compute);
+    enum status st = linear(gate_up, input, pass->layer->gate_up, pass->n_tokens, stage->stream);
+    if (st == STATUS_OK)
+        st = silu_mul(product, gate_up, compute, pass->n_tokens, inter, stage->stream);
+    if (st == STATUS_OK)
+        st =
+            linear(stage->buffers.delta, product, pass->layer->down, pass->n_tokens, stage->stream);
+    return st;
+}
+
+static enum status add_delta(const struct pass *pass)
+{
+    struct stage *stage = pass->stage;
+    return add(stage->buffers.x, stage->buffers.delta, stage->options.compute, pass->n_tokens,
+               stage->config.hidden, stage->stream);
+}
+
+static enum status run_plain(const struct pass *pass)
+{
+    struct stage *stage = pass->stage;
+    struct stage_buffers *buffers = &stage->buffers;
+    enum status st = norm(pass, buffers->normed, buffers->x, pass->layer->input_norm);
+    if (st == STATUS_OK)
+        st = attend(pass, buffers->normed);
+    if (st == STATUS_OK)
+        st = add_rmsnorm(buffers->normed, buffers->x, buffers->delta, pass->layer->post_norm,
+                         stage->options.compute, pass->n_tokens, stage->config.hidden,
+                         stage->config.rms_eps, stage->stream);
+    if (st == STATUS_OK)
+        st = feed_forward(pass, buffers->normed);
+    if (st == STATUS_OK)
+        st = add_delta(pass);
+    return st;
+}
+
+static enum status run_swin(const struct pass *pass)
+{
+    struct stage_buffers *buffers = &pass->stage->buffers;
+    enum status st = attend(pass, buffers->x);
+    if (st == STATUS_OK)
+        st = norm(pass, buffers->delta, buffers->delta, pass->layer->input_norm);
+    if (st == STATUS_OK)
+        st = add_delta(pass);
+    if (st == STATUS_OK)
+        st = feed_forward(pass, buffers->x);
+    if (st == STATUS_OK)
+        st = norm(pass, buffers->delta, buffers->delta, pass->layer->post_norm);
+    if (st == STATUS_OK)
+        st = add_delta(pass);
+    return st;
+}
+
+enum status stage_run_layer(struct stage *stage, int index, int n_tokens, int n_segments,
+                            struct error *err)
+{
+    struct pass pass = {stage, &stage->weights->layers[index], index, n_tokens, n_segments};
+    enum status st = stage->config.swin_norm ? run_swin(&pass) : run_plain(&pass);
+    if (st != STATUS_OK)
+        return error_set(err, st, "a kernel of layer %d failed (%s)",
+                         stage->weights->first_layer + index, status_name(st));
+    return STATUS_OK;
+}

@@ -1,0 +1,60 @@
+/*
+ * stage_state.h - what the files of the stage share: stage.c (plans), stage_forward.c (layers),
+ * stage_head.c (outputs).
+ */
+#ifndef MGPT_WORKER_STAGE_STATE_H
+#define MGPT_WORKER_STAGE_STATE_H
+
+#include "kernels/kv.h"
+#include "worker/kv_cache.h"
+#include "worker/stage.h"
+#include "worker/stage_head.h"
+#include "worker/stage_weights.h"
+
+/* Memory for the rows of a plan, device, reserved once. */
+struct stage_buffers {
+    void *x;      /* [rows_max, hidden] the residual stream */
+    void *normed; /* [rows_max, hidden] */
+    void *delta;  /* [rows_max, hidden] what a block adds */
+    void *wide;   /* [rows_max, ...] qkv and attention output, then gate, up and their product */
+    size_t hidden_bytes, wide_bytes;
+};
+
+struct stage {
+    struct stage_options options;
+    struct model_config config;
+    struct stream *stream; /* borrowed */
+    struct stage_weights *weights;
+    struct kv_cache *kv;
+    struct rope_table *rope; /* NULL without layers */
+    size_t rope_bytes;
+    struct attention_shape shape;
+    struct stage_head *head; /* NULL when the head is elsewhere */
+    struct stage_buffers buffers;
+    void *host_row;              /* [hidden] for looking at single rows */
+    int32_t *ids;                /* [rows_max] of the plan's tokens */
+    struct kv_segment *segments; /* [rows_max] of the plan's rows */
+};
+
+/* ---- stage_forward.c ---- */
+
+/* Fills x from the token ids or from `rows`. */
+enum status stage_load_input(struct stage *stage, const void *rows, int n_tokens,
+                             struct error *err);
+
+/* Runs layer `index` of this stage over x. */
+enum status stage_run_layer(struct stage *stage, int index, int n_tokens, int n_segments,
+                            struct error *err);
+
+/* ---- stage_blame.c ---- */
+
+/*
+ * Looks for numbers in x that are not finite; when there are some, runs the stage again layer by
+ * layer to find where each row of the plan first had one, and adds an error a row. KV is written
+ * again with the same bits; x is as it was. A row whose input was not finite already is reported
+ * with unit -1.
+ */
+enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+                        int n_tokens, struct step_result *result, struct error *err);
+
+#endif
