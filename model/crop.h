@@ -1,5 +1,6 @@
 /*
- * crop.h - a picture of any size and channels to RGB of the listed size that suits it (REFERENCE "A picture going in", 1-3).
+ * crop.h - a picture of any size and channels to RGB of the listed size that suits it (REFERENCE "A
+ * picture going in", 1-3).
  */
 #ifndef MGPT_MODEL_CROP_H
 #define MGPT_MODEL_CROP_H
@@ -7,7 +8,8 @@
 #include "model/picture.h"
 #include "model/sizes.h"
 
-/* Halves, resizes, cuts out the middle, lays what is transparent over white. *out has 3 channels and a size of `sizes`. */
+/* Halves, resizes, cuts out the middle, lays what is transparent over white. *out has 3 channels
+ * and a size of `sizes`. */
 enum status crop_to_sizes(struct picture **out, const struct picture *in, const struct sizes *sizes,
                           struct error *err);
 

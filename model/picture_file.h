@@ -2,9 +2,9 @@
  * picture_file.h - PNG, JPEG and WebP to pixels and back.
  *
  * In:      files or bytes of strangers; the format is told by their first bytes, never by a name.
- * Out:     8-bit grey, grey and alpha, RGB or RGBA, upright (EXIF orientation is applied): palettes and transparent colours
- *          expanded, 16 bit reduced, CMYK converted, of an animation the first frame.
- * Limits:  checked against the header before pixels are allocated.
+ * Out:     8-bit grey, grey and alpha, RGB or RGBA, upright (EXIF orientation is applied): palettes
+ * and transparent colours expanded, 16 bit reduced, CMYK converted, of an animation the first
+ * frame. Limits:  checked against the header before pixels are allocated.
  */
 #ifndef MGPT_MODEL_PICTURE_FILE_H
 #define MGPT_MODEL_PICTURE_FILE_H
@@ -20,16 +20,17 @@ struct picture_limits {
 };
 
 #define PICTURE_LIMITS_DEFAULT                                                                     \
-    ((struct picture_limits){.side_max = 32768, .pixels_max = 128 << 20, .bytes_max = 256 << 20})
+    ((struct picture_limits){.side_max = 32768, .pixels_max = 100000000, .bytes_max = 128 << 20})
 
-/* STATUS_INVALID: no picture, damaged, or over a limit (NULL: the default ones). STATUS_UNSUPPORTED: another format. */
+/* STATUS_INVALID: no picture, damaged, or over a limit (NULL: the default ones).
+ * STATUS_UNSUPPORTED: another format. */
 enum status picture_read(struct picture **out, const void *bytes, size_t n_bytes,
                          const struct picture_limits *limits, struct error *err);
 enum status picture_read_file(struct picture **out, const char *path,
                               const struct picture_limits *limits, struct error *err);
 
 struct picture_text {
-    const char *key;   /* 1-79 characters of Latin-1, such as "parameters" */
+    const char *key;   /* 1-79 ASCII characters, such as "parameters" */
     const char *value; /* UTF-8 */
 };
 

@@ -1,8 +1,10 @@
 /*
- * resize.h - Pillow's resize to the last bit: box and bicubic filters in 8-bit passes, horizontal, then vertical.
+ * resize.h - Pillow's resize to the last bit: box and bicubic filters in 8-bit passes, horizontal,
+ * then vertical.
  *
- * Source: the resampling that Pillow documents (Image.resize; filters of libImaging) described in fixed point: coefficients
- * of 22 bits, sums rounded by half, clipped to 8 bits after each pass. Alpha is premultiplied before and divided after.
+ * Source: what Pillow's Image.resize computes (its filters in fixed point: weights of 22 bits, sums
+ * rounded by half, clipped to 8 bits after each pass; alpha is multiplied in before and divided out
+ * after).
  */
 #ifndef MGPT_MODEL_RESIZE_H
 #define MGPT_MODEL_RESIZE_H
@@ -14,7 +16,23 @@ enum resize_filter {
     RESIZE_BICUBIC /* a = -0.5, support grows with the reduction */
 };
 
-/* A new picture of width x height with the channels of `in`. */
+/* The whole result may be far larger than the part of it that is wanted: only that part is
+ * computed. */
+struct resize_target {
+    int width, height;           /* of the whole */
+    int left, top;               /* where the part begins */
+    int part_width, part_height; /* inside the whole */
+};
+
+/*
+ * *out is a new picture of part_width x part_height with the channels of `in`.
+ * STATUS_INVALID: a side below 1, a part outside the whole.
+ */
+enum status resize_part(struct picture **out, const struct picture *in,
+                        const struct resize_target *target, enum resize_filter filter,
+                        struct error *err);
+
+/* All of it. */
 enum status resize(struct picture **out, const struct picture *in, int width, int height,
                    enum resize_filter filter, struct error *err);
 
