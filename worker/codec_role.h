@@ -2,7 +2,8 @@
  * codec_role.h - the work of a `--role codec` worker: pictures to codes and back, one at a time, in
  * order of arrival.
  *
- * Owns: the codec, from Load to Unload. Threads: the compute thread.
+ * Owns:    the codec, from Load to Unload.
+ * Threads: the compute thread.
  */
 #ifndef MGPT_WORKER_CODEC_ROLE_H
 #define MGPT_WORKER_CODEC_ROLE_H

@@ -2,9 +2,10 @@
  * control.h - a worker's main loop: the control socket, heartbeats, and the rules of when a worker
  * ends.
  *
- * In:      messages of the controller.   Out: Hello once, then what the role answers.
+ * In:      messages of the controller.
+ * Out:     Hello once, then what the role answers.
  * Threads: the compute thread alone: messages are taken between steps, so pings are answered
- * between steps too.
+ *          between steps too.
  *
  * A worker ends well when it is told Stop. It ends with STATUS_LOST when nothing came from its
  * controller for silence_ms (counted only while the socket was really looked at, so a long step is

@@ -2,7 +2,8 @@
  * draw.h - draws from given logits, for `mgpt inspect sample`: the sampler of the last stage,
  * without a model in memory.
  *
- * Owns: the vocabulary of the model folder, read at the first draw. Threads: the compute thread.
+ * Owns:    the vocabulary of the model folder, read at the first draw.
+ * Threads: the compute thread.
  */
 #ifndef MGPT_WORKER_DRAW_H
 #define MGPT_WORKER_DRAW_H

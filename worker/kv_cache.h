@@ -2,9 +2,11 @@
  * kv_cache.h - keys and values of every sequence that lives on this stage: blocks of 64 positions,
  * and who reads them.
  *
- * In:      what the plans say: rows, forks, releases.   Out: block lists and pools for the kernels.
+ * In:      what the plans say: rows, forks, releases.
+ * Out:     block lists and pools for the kernels.
  * Owns:    the device memory of all blocks, reserved once by kv_cache_create(), and the block
- * lists. Threads: the compute thread alone. Nothing here locks.
+ *          lists.
+ * Threads: the compute thread alone. Nothing here locks.
  *
  * A sequence holds positions [0, held). Its i-th block has positions [64 i, 64 i + 64).
  * kv_cache_prepare() makes room for a row at [start, start + n) and forgets what was held from

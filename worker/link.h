@@ -1,9 +1,10 @@
 /*
  * link.h - activations from one stage to the next, whatever carries them.
  *
- * In:      hidden states in device memory.   Out: frames in order, one for every plan that the
- * previous stage accepted. Owns:    a received frame, until link_frame_clear(). Threads: the
- * compute thread alone.
+ * In:      hidden states in device memory.
+ * Out:     frames in order, one for every plan that the previous stage accepted.
+ * Owns:    a received frame, until link_frame_clear().
+ * Threads: the compute thread alone.
  *
  * Nothing here waits: sends are queued (the carrier copies what it needs before it returns),
  * receives look once. The bounded waits are control.c's, which polls link_poll_socket() beside the

@@ -2,9 +2,10 @@
  * plan_queue.h - the plans a stage has accepted and not yet done, in order of their numbers without
  * gaps.
  *
- * In:      plans with the epoch and number that is next.   Out: the oldest one, and since when it
- * is the oldest. Owns:    the accepted messages. At most PLAN_QUEUE_MAX. Threads: the compute
- * thread. Pure but for the clock given as an argument.
+ * In:      plans with the epoch and number that is next.
+ * Out:     the oldest one, and since when it is the oldest.
+ * Owns:    the accepted messages. At most PLAN_QUEUE_MAX.
+ * Threads: the compute thread. Pure but for the clock given as an argument.
  */
 #ifndef MGPT_WORKER_PLAN_QUEUE_H
 #define MGPT_WORKER_PLAN_QUEUE_H

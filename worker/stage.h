@@ -2,9 +2,11 @@
  * stage.h - one stage: units of the transformer, their KV cache, and what a plan does to them.
  *
  * In:      a checkpoint while loading; then plans, and hidden states of the stage before (or token
- * ids, with unit 0). Out:     hidden states for the next stage, or tokens and logits (with the
- * head). Owns:    weights, KV cache and the memory for the rows of a plan; nothing large is
- * allocated after stage_create(). Threads: the compute thread.
+ *          ids, with unit 0).
+ * Out:     hidden states for the next stage, or tokens and logits (with the head).
+ * Owns:    weights, KV cache and the memory for the rows of a plan; nothing large is allocated
+ *          after stage_create().
+ * Threads: the compute thread.
  *
  * All rows of a plan go through a layer as one matrix [n_tokens, hidden]; a row's bits do not
  * depend on the others. A plan is done wholly or not at all: when it fails, its rows' sequences

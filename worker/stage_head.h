@@ -2,9 +2,11 @@
  * stage_head.h - from hidden states to tokens: final norm, the needed part of the head, guidance
  * and draws.
  *
- * In:      the plan's outputs and the last hidden states.   Out: draws and logits in the step's
- * result. Owns:    memory for the rows that want logits, worked through in batches of fixed size
- * (batches change no bit). Threads: the compute thread.
+ * In:      the plan's outputs and the last hidden states.
+ * Out:     draws and logits in the step's result.
+ * Owns:    memory for the rows that want logits, worked through in batches of fixed size (batches
+ *          change no bit).
+ * Threads: the compute thread.
  *
  * For draws of codes only the ids between the smallest and the largest code are computed, for
  * listed ids those between the first and the last; for text and whole logits everything.

@@ -2,9 +2,10 @@
  * stage_role.h - the work of a `--role stage` worker: Load, Connect, Reset, plans in order,
  * activations in and out, Draw.
  *
- * In:      messages of the controller; frames of the stage before.   Out: answers, results, frames
- * to the next stage. Owns:    the stage, both links, the queue of accepted plans. Threads: the
- * compute thread, which is the only thread that knows of sockets.
+ * In:      messages of the controller; frames of the stage before.
+ * Out:     answers, results, frames to the next stage.
+ * Owns:    the stage, both links, the queue of accepted plans.
+ * Threads: the compute thread, which is the only thread that knows of sockets.
  *
  * Nothing in here blocks but kernels and reply_send(). A plan starts when it is the oldest and its
  * activations are there; when they do not come in Load.activation_ms, or a later frame comes first,

@@ -1,9 +1,11 @@
 /*
  * stage_weights.h - the weights of one stage's units, in the form the kernels want.
  *
- * In:      a checkpoint.   Out: device memory and packed matrices, read-only from then on.
+ * In:      a checkpoint.
+ * Out:     device memory and packed matrices, read-only from then on.
  * Owns:    everything; nothing of the mapped files stays resident (pages are dropped after each
- * unit). Threads: the compute thread.
+ *          unit).
+ * Threads: the compute thread.
  */
 #ifndef MGPT_WORKER_STAGE_WEIGHTS_H
 #define MGPT_WORKER_STAGE_WEIGHTS_H

@@ -1,9 +1,11 @@
 /*
  * step_result.h - room for one StepResult, filled while a plan runs and sent from where it lies.
  *
- * In:      draws, logits and errors in the order of the plan's rows and outputs.   Out: message,
- * ready to be packed. Owns:    all lists; logits are allocated for the plans that ask for them and
- * freed by the next begin. Threads: the compute thread alone.
+ * In:      draws, logits and errors in the order of the plan's rows and outputs.
+ * Out:     message, ready to be packed.
+ * Owns:    all lists; logits are allocated for the plans that ask for them and freed by the next
+ *          begin.
+ * Threads: the compute thread alone.
  */
 #ifndef MGPT_WORKER_STEP_RESULT_H
 #define MGPT_WORKER_STEP_RESULT_H

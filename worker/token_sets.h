@@ -1,7 +1,9 @@
 /*
  * token_sets.h - which ids a draw may give, as the sampler wants it: a range, a mask or a list.
  *
- * In: the vocabulary of the model folder. Owns: two masks. Threads: the compute thread.
+ * In:      the vocabulary of the model folder.
+ * Owns:    two masks.
+ * Threads: the compute thread.
  */
 #ifndef MGPT_WORKER_TOKEN_SETS_H
 #define MGPT_WORKER_TOKEN_SETS_H
