@@ -92,6 +92,7 @@ void options_print_help(const struct option_set *set, FILE *out);
 /*
  * Defaults, parse, required ones; what main does with the outcome.
  *
+ * argc, argv: without the name of the program or command, as for options_parse().
  * Returns -1 to go on, 0 after help was printed, 2 after one line on stderr.
  */
 int options_start(const struct option_set *set, void *target, int argc, char **argv);

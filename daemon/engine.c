@@ -109,6 +109,7 @@ static enum status create_workers(struct engine *engine, struct error *err)
     engine->crew.model_dir = options->model->folder;
     engine->crew.vq_dir = options->vq_dir;
     engine->crew.device = options->device;
+    engine->crew.log_level = options->log_level;
     engine->crew.threads = options->threads;
     st = create_pipelines(engine, err);
     if (st == STATUS_OK && options->codec)
@@ -134,6 +135,8 @@ static void set_defaults(struct engine_options *options)
 {
     if (!options->device)
         options->device = "cpu";
+    if (!options->log_level)
+        options->log_level = "info";
     if (options->queue_max == 0)
         options->queue_max = ENGINE_QUEUE_MAX;
     if (options->step_wait_ms == 0)

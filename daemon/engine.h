@@ -39,6 +39,7 @@ struct engine_options {
         *vq_dir; /* folder of vqgan.yaml and vqgan.ckpt; NULL: tokenizer/ in the model's folder */
     const char *worker_path; /* NULL: mgpt-worker beside the own program */
     const char *device;      /* NULL: "cpu" */
+    const char *log_level;   /* of the workers; NULL: "info" */
     enum engine_compute compute;
     int n_pipelines; /* 0: no transformer */
     int n_stages;

@@ -41,6 +41,8 @@ enum status worker_start(struct worker *worker, int64_t now_ms, struct error *er
     arguments[n++] = worker->role == MGPT__ROLE__ROLE_CODEC ? "codec" : "stage";
     arguments[n++] = "--device";
     arguments[n++] = crew->device;
+    arguments[n++] = "--log-level";
+    arguments[n++] = crew->log_level;
     if (crew->vq_dir && worker->role == MGPT__ROLE__ROLE_CODEC) {
         arguments[n++] = "--vq";
         arguments[n++] = crew->vq_dir;

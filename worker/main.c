@@ -140,7 +140,7 @@ static enum status run(const struct settings *settings, struct error *err)
 int main(int argc, char **argv)
 {
     struct settings settings = {0};
-    int exit_code = options_start(&options, &settings, argc, argv);
+    int exit_code = options_start(&options, &settings, argc - 1, argv + 1);
     if (exit_code >= 0)
         return exit_code;
     log_set_level((enum log_level)settings.level);

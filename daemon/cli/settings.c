@@ -3,7 +3,10 @@
  */
 #include "daemon/cli/settings.h"
 
+#include <stdlib.h>
 #include <string.h>
+
+#include "base/log.h"
 
 const char *const settings_computes[] = {[ENGINE_F32] = "f32", [ENGINE_BF16] = "bf16", NULL};
 
@@ -33,12 +36,20 @@ int settings_target(const struct settings *settings, const struct mgpt_settings 
     return settings->target_size > 0 ? settings->target_size : defaults->target_size;
 }
 
+/* Commands are quiet; MGPT_LOG shows more, here and in the workers. */
+static const char *log_level(void)
+{
+    const char *name = getenv("MGPT_LOG");
+    return name && log_parse_level(name) >= 0 ? name : "warn";
+}
+
 void settings_engine(struct engine_options *out, const struct settings *settings,
                      const struct served_model *model)
 {
     *out = (struct engine_options){.model = model,
                                    .vq_dir = settings->vq,
                                    .device = settings->device,
+                                   .log_level = log_level(),
                                    .compute = (enum engine_compute)settings->compute,
                                    .n_stages = settings->n_stages,
                                    .kv_blocks = settings->kv_blocks,
