@@ -36,16 +36,20 @@ static_assert(FIRST_BYTE_SMALL + N_BYTES == CHECKPOINT_WRITER_VOCAB_MIN,
  */
 static const char letters[] = " etaoinshrdlcumwfgypbvkjxqz";
 
-/* A character as byte-level BPE writes it: GPT-2's table from bytes to code points, in UTF-8. */
+/* GPT-2's table from bytes to code points: what prints stands for itself, the rest lies from 256
+ * on. */
+static int byte_point(int byte)
+{
+    if (byte < '!')
+        return 256 + byte;
+    if (byte > '~' && byte < 0xa1)
+        return 256 + 33 + (byte - 0x7f);
+    return byte == 0xad ? 256 + 67 : byte;
+}
+
 static void format_byte(char text[4], int byte)
 {
-    int point = byte;
-    if (byte < '!')
-        point = 256 + byte;
-    else if (byte > '~' && byte < 0xa1)
-        point = 256 + 33 + (byte - 0x7f);
-    else if (byte == 0xad)
-        point = 256 + 67;
+    int point = byte_point(byte);
     if (point < 0x80) {
         text[0] = (char)point;
         text[1] = 0;
@@ -153,10 +157,13 @@ static void put_vocabulary(FILE *file, int vocab, int first_byte, const int *ord
     put_codes(file, order);
     put_specials(file, first_byte, put_entry);
     char text[WORD_BYTES];
-    for (int byte = 0; byte < N_BYTES; byte++) {
-        format_byte(text, byte);
-        put_entry(file, first_byte + byte, text);
-    }
+    int next_id = first_byte;
+    for (int stands_for_itself = 1; stands_for_itself >= 0; stands_for_itself--)
+        for (int byte = 0; byte < N_BYTES; byte++)
+            if ((byte_point(byte) == byte) == stands_for_itself) {
+                format_byte(text, byte);
+                put_entry(file, next_id++, text);
+            }
     for (int id = first_byte + N_BYTES; id < vocab; id++) {
         format_word(text, N_LETTERS + id - first_byte - N_BYTES);
         put_entry(file, id, text);
