@@ -34,6 +34,12 @@ struct conv2d_shape {
     enum conv2d_kind kind;
 };
 
+/* Rows or columns of the output for `side` of them in the input. */
+static inline int conv2d_side(enum conv2d_kind kind, int side)
+{
+    return kind == CONV2D_UP ? 2 * side : kind == CONV2D_DOWN ? side / 2 : side;
+}
+
 /* How the input is read; channel c of each pixel becomes f(x * scale[c] + shift[c]) before the
  * border is added. */
 struct conv2d_norm {

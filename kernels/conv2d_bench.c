@@ -77,9 +77,7 @@ static double measure(struct stream *stream, const struct conv2d_shape *shape, i
 {
     struct conv2d_weight *weight;
     size_t pixels = (size_t)width * height, taps = (size_t)shape->kernel * shape->kernel;
-    size_t out = shape->kind == CONV2D_UP     ? 4 * pixels
-                 : shape->kind == CONV2D_DOWN ? pixels / 4
-                                              : pixels;
+    size_t out = (size_t)conv2d_side(shape->kind, width) * conv2d_side(shape->kind, height);
     float *x = floats(pixels * shape->n_in), *y = floats(out * shape->n_out);
     float *w = floats(taps * shape->n_in * shape->n_out),
           *bias = floats(shape->n_in + shape->n_out);

@@ -69,10 +69,7 @@ static void fixture_init(struct fixture *f, const struct test_case *c)
 {
     const struct conv2d_shape *s = &c->shape;
     size_t n_in = (size_t)c->width * c->height * s->n_in;
-    f->n_out = (size_t)c->width * c->height * s->n_out;
-    f->n_out = s->kind == CONV2D_UP     ? f->n_out * 4
-               : s->kind == CONV2D_DOWN ? f->n_out / 4
-                                        : f->n_out;
+    f->n_out = (size_t)conv2d_side(s->kind, c->width) * conv2d_side(s->kind, c->height) * s->n_out;
     f->x = random_floats(n_in, 1, 2.0f);
     f->weight = random_floats((size_t)s->n_out * s->n_in * s->kernel * s->kernel, 2, 0.3f);
     f->bias = random_floats(s->n_out, 3, 1.0f);

@@ -104,7 +104,7 @@ static void plan_tiles(struct plan *plan, const struct conv2d_shape *shape, int 
 {
     int down = shape->kind == CONV2D_DOWN;
     plan->width = down ? width / 2 : width;
-    plan->height = down ? height / 2 : height;
+    plan->height = down ? height / 2 : height; /* for UP the cells are the input's pixels */
     plan->stride = down ? 2 : 1;
     plan->span = shape->kernel;
     plan->border = down ? 0 : shape->kernel / 2;

@@ -40,12 +40,7 @@ void conv2d_ref(float *y, const float *x, const struct conv2d_shape *shape, cons
 {
     int stride = shape->kind == CONV2D_DOWN ? 2 : 1;
     int border = shape->kind == CONV2D_DOWN ? 0 : shape->kernel / 2;
-    int rows = shape->kind == CONV2D_DOWN ? height / 2
-               : shape->kind == CONV2D_UP ? height * 2
-                                          : height;
-    int columns = shape->kind == CONV2D_DOWN ? width / 2
-                  : shape->kind == CONV2D_UP ? width * 2
-                                             : width;
+    int rows = conv2d_side(shape->kind, height), columns = conv2d_side(shape->kind, width);
     size_t kernel_floats = (size_t)shape->n_in * shape->kernel * shape->kernel;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < columns; c++)
