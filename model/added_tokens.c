@@ -8,13 +8,10 @@
 
 #include "model/hash_map.h"
 #include "model/regex.h"
+#include "model/regex_syntax.h"
 #include "model/utf8.h"
 
-/* What \w means to Rust's regex: letters, marks, numbers of letters and digits, connectors,
- * joiners, circled letters. */
-#define PATTERN_WORD_CHARACTER                                                                     \
-    "[\\p{L}\\p{M}\\p{Nl}\\p{Nd}\\p{Pc}\\x{200c}\\x{200d}\\x{24b6}-\\x{24e9}"                      \
-    "\\x{1f130}-\\x{1f149}\\x{1f150}-\\x{1f169}\\x{1f170}-\\x{1f189}]"
+#define PATTERN_WORD_CHARACTER "[" REGEX_WORD_SET "\\x{200c}\\x{200d}]" /* \w in Rust's regex */
 
 enum { N_TRIES = 2 }; /* [0] tokens not normalized, [1] the others */
 

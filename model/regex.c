@@ -27,11 +27,10 @@ void regex_destroy(struct regex *regex)
 static enum status compile(struct regex *regex, const char *pattern, size_t bytes,
                            enum regex_syntax syntax, struct error *err)
 {
-    uint32_t options = PCRE2_UTF | PCRE2_NEVER_BACKSLASH_C;
-    if (syntax == REGEX_LITERAL)
-        options |= PCRE2_LITERAL;
-    else
-        options |= PCRE2_UCP | PCRE2_MULTILINE; /* in Ruby ^ and $ are ends of lines always */
+    /* In Ruby ^ and $ are ends of lines always. */
+    uint32_t options = syntax == REGEX_LITERAL
+                           ? PCRE2_UTF | PCRE2_LITERAL
+                           : PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
     pcre2_compile_context *context = pcre2_compile_context_create(NULL);
     if (!context)
         return error_set(err, STATUS_NOMEM, "cannot allocate a regex");

@@ -36,7 +36,7 @@ static const char *escape_set(char letter)
     case 's':
         return "\\t-\\r\\x{85}\\p{Z}"; /* White_Space; PCRE2's own \s has U+180E too */
     case 'w':
-        return "\\p{L}\\p{M}\\p{N}\\p{Pc}";
+        return REGEX_WORD_SET;
     default:
         return NULL;
     }
@@ -73,6 +73,10 @@ static enum status translate_escape(struct translation *t, struct error *err)
         enum status st = t->in_class ? STATUS_OK : put(t, negated ? "[^" : "[", err);
         if (st == STATUS_OK)
             st = put(t, set, err);
+        /* Oniguruma's \w alone, not in brackets, has the superscripts and fractions of Latin-1 too.
+         */
+        if (st == STATUS_OK && !t->in_class && tolower((unsigned char)letter) == 'w')
+            st = put(t, "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}", err);
         return st == STATUS_OK && !t->in_class ? put(t, "]", err) : st;
     }
     if (letter != 'u')

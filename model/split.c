@@ -137,7 +137,7 @@ enum status split_word(struct words *out, const char *text, struct span piece,
     if (done < piece.end)
         st = take_part(&cut, done, piece.end, false, err);
     if (st == STATUS_OK && cut.open)
-        st = words_push(out, cut.open_start, done, err);
+        st = words_push(out, cut.open_start, piece.end, err);
     if (st == STATUS_OK)
         drop_empty(out, cut.first);
     return st;
