@@ -38,7 +38,7 @@ static const struct option table[] = {
      .help = "the worker ends when its controller is silent for longer"},
     {"role", "ROLE", OPTION_CHOICE, offsetof(struct settings, role), .default_value = "stage",
      .choices = roles, .heading = "Model and device",
-     .help = "stage: layers of the transformer; codec: pictures to codes and back"},
+     .help = "layers of the transformer, or pictures to codes and back"},
     {"model", "DIR", OPTION_TEXT, offsetof(struct settings, model), .required = true,
      .help = "checkpoint folder"},
     {"vq", "DIR", OPTION_TEXT, offsetof(struct settings, vq),
@@ -51,7 +51,7 @@ static const struct option table[] = {
     {"cpus", "LIST", OPTION_TEXT, offsetof(struct settings, cpus),
      .help = "pin the threads to CPUs, like 0-3,8"},
     {"log-level", "LEVEL", OPTION_CHOICE, offsetof(struct settings, level), .default_value = "info",
-     .choices = levels, .heading = "Other", .help = "error, warn, info or debug"},
+     .choices = levels, .heading = "Other", .help = "lines on stderr"},
     {0}};
 
 static const struct option_set options = {
