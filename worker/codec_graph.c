@@ -116,15 +116,8 @@ static struct map convolve(struct run *run, struct map x, const struct conv2d_we
                            const struct conv2d_norm *norm)
 {
     const struct conv2d_shape *shape = conv2d_weight_shape(weight);
-    bool up = shape->kind == CONV2D_UP, down = shape->kind == CONV2D_DOWN;
-    struct map y = acquire(run,
-                           up     ? 2 * x.width
-                           : down ? x.width / 2
-                                  : x.width,
-                           up     ? 2 * x.height
-                           : down ? x.height / 2
-                                  : x.height,
-                           shape->n_out);
+    struct map y = acquire(run, conv2d_side(shape->kind, x.width),
+                           conv2d_side(shape->kind, x.height), shape->n_out);
     CHECK(x.n_channels == shape->n_in);
     if (!idle(run))
         run->status = conv2d(map_data(run, y), map_data(run, x), weight, norm, NULL, x.width,
