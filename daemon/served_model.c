@@ -41,14 +41,26 @@ static enum status open_checkpoint(struct served_model *model, struct error *err
     return STATUS_OK;
 }
 
+/* "checkpoints/7b/" is "7b"; what "." or a link stands for is looked up. */
+static char *name_folder(const char *folder)
+{
+    char *path = realpath(folder, NULL);
+    const char *slash = path ? strrchr(path, '/') : NULL;
+    char *name = strdup(slash && slash[1] ? slash + 1 : "model");
+    free(path);
+    return name;
+}
+
 enum status served_model_open(struct served_model **out, const char *folder,
                               enum served_model_parts parts, struct error *err)
 {
     *out = NULL;
     struct served_model *model = calloc(1, sizeof(*model));
-    if (model)
+    if (model) {
         model->folder = strdup(folder);
-    if (!model || !model->folder) {
+        model->name = name_folder(folder);
+    }
+    if (!model || !model->folder || !model->name) {
         served_model_close(model);
         return error_set(err, STATUS_NOMEM, "cannot allocate a model");
     }
@@ -73,6 +85,7 @@ void served_model_close(struct served_model *model)
     vocabulary_destroy(model->vocabulary);
     tokenizer_destroy(model->tokenizer);
     free(model->folder);
+    free(model->name);
     free(model);
 }
 

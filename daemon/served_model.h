@@ -17,6 +17,7 @@
 
 struct served_model {
     char *folder;
+    char *name; /* last part of the folder's path */
     struct mgpt_settings settings;
     struct tokenizer *tokenizer;
     struct vocabulary *vocabulary;

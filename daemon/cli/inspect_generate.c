@@ -10,8 +10,8 @@
 #include "daemon/cli/session.h"
 #include "daemon/cli/settings.h"
 #include "daemon/kv_size.h"
+#include "daemon/picture_output.h"
 #include "model/conversation.h"
-#include "model/picture_file.h"
 #include "model/unirep.h"
 
 enum { MAX_TOKENS = 8192, OPENING_TOKENS = 3 };
@@ -132,20 +132,22 @@ static enum status read_text(const struct served_model *model, const struct engi
 static enum status write_picture(struct session *session, const struct settings *settings,
                                  const struct engine_event *event, struct error *err)
 {
-    struct picture_write_options png = {.format = PICTURE_PNG};
+    struct picture_facts facts = {.prompt = settings->prompt,
+                                  .prompt_bytes = settings->prompt ? strlen(settings->prompt) : 0};
     struct picture_size size;
     struct picture *rgb = NULL;
     struct ids codes = {0};
+    settings_sampling(&facts.sampling, settings, &session->model->settings);
     if (event->rgb) {
         struct picture view = {event->width, event->height, 3, event->rgb};
-        return picture_write_file(settings->out, &view, &png, err);
+        return picture_output_write_file(settings->out, &view, session->model, &facts, err);
     }
     enum status st = unirep_parse(session->model->vocabulary, event->ids, (size_t)event->n_ids,
                                   &size, &codes, NULL, err);
     if (st == STATUS_OK)
         st = engine_client_decode(&session->client, size, &codes, &rgb, err);
     if (st == STATUS_OK)
-        st = picture_write_file(settings->out, rgb, &png, err);
+        st = picture_output_write_file(settings->out, rgb, session->model, &facts, err);
     picture_destroy(rgb);
     ids_fini(&codes);
     return st;

@@ -1,0 +1,100 @@
+/*
+ * picture_output.c - two texts, then the file.
+ */
+#include "daemon/picture_output.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LINE_BYTES = 512 };
+
+/* PROMPT\nCFG scale: 4, Seed: 7, Size: 768x768, Model: 7b, ... */
+static char *parameters_text(const struct picture *rgb, const struct served_model *model,
+                             const struct picture_facts *facts)
+{
+    const struct plan_sampling *sampling = &facts->sampling;
+    size_t prompt_bytes = facts->prompt ? facts->prompt_bytes : 0;
+    char line[LINE_BYTES];
+    int length = snprintf(
+        line, sizeof(line),
+        "CFG scale: %g, Seed: %llu, Size: %dx%d, Model: %.200s, Temperature: %g, Image top-k: %d, "
+        "Picture index: %u",
+        (double)sampling->guidance, (unsigned long long)sampling->seed, rgb->width, rgb->height,
+        model->name, (double)sampling->temperature, sampling->image_top_k, sampling->picture_index);
+    char *text = malloc(prompt_bytes + (size_t)length + 2);
+    if (!text)
+        return NULL;
+    for (size_t i = 0; i < prompt_bytes; i++)
+        text[i] = facts->prompt[i] ? facts->prompt[i] : ' '; /* a NUL would end the chunk */
+    if (prompt_bytes > 0)
+        text[prompt_bytes++] = '\n';
+    memcpy(text + prompt_bytes, line, (size_t)length + 1);
+    return text;
+}
+
+static char *json_text(const struct picture *rgb, const struct served_model *model,
+                       const struct picture_facts *facts)
+{
+    const struct plan_sampling *sampling = &facts->sampling;
+    json_t *root = json_pack("{s:s, s:I, s:i, s:[ii], s:f, s:f, s:i}", "model", model->name, "seed",
+                             (json_int_t)sampling->seed, "picture_index",
+                             (int)sampling->picture_index, "size", rgb->width, rgb->height,
+                             "guidance_scale", (double)sampling->guidance, "temperature",
+                             (double)sampling->temperature, "image_top_k", sampling->image_top_k);
+    if (root && facts->prompt)
+        json_object_set_new(root, "prompt", json_stringn(facts->prompt, facts->prompt_bytes));
+    char *text = root ? json_dumps(root, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(root);
+    return text;
+}
+
+enum status picture_output_write(uint8_t **bytes, size_t *n_bytes, const struct picture *rgb,
+                                 enum picture_format format, int quality,
+                                 const struct served_model *model,
+                                 const struct picture_facts *facts, struct error *err)
+{
+    struct picture_text texts[] = {{"parameters", parameters_text(rgb, model, facts)},
+                                   {"mgpt", json_text(rgb, model, facts)}};
+    struct picture_write_options options = {
+        .format = format, .quality = quality, .texts = texts, .n_texts = 2};
+    enum status st;
+    if (texts[0].value && texts[1].value)
+        st = picture_write(bytes, n_bytes, rgb, &options, err);
+    else
+        st = error_set(err, STATUS_NOMEM, "cannot allocate the texts of a picture");
+    free((char *)(uintptr_t)texts[0].value);
+    free((char *)(uintptr_t)texts[1].value);
+    return st;
+}
+
+static enum status write_bytes(const char *path, const uint8_t *bytes, size_t n_bytes,
+                               struct error *err)
+{
+    FILE *file = fopen(path, "wbe");
+    if (!file)
+        return error_set_errno(err, STATUS_IO, errno, "cannot write '%s'", path);
+    bool written = fwrite(bytes, 1, n_bytes, file) == n_bytes;
+    int reason = errno;
+    if (fclose(file) != 0 || !written)
+        return error_set_errno(err, STATUS_IO, written ? errno : reason, "cannot write '%s'", path);
+    return STATUS_OK;
+}
+
+enum status picture_output_write_file(const char *path, const struct picture *rgb,
+                                      const struct served_model *model,
+                                      const struct picture_facts *facts, struct error *err)
+{
+    int format = picture_parse_format(path);
+    uint8_t *bytes = NULL;
+    size_t n_bytes = 0;
+    enum status st = picture_output_write(&bytes, &n_bytes, rgb,
+                                          format < 0 ? PICTURE_PNG : (enum picture_format)format, 0,
+                                          model, facts, err);
+    if (st == STATUS_OK)
+        st = write_bytes(path, bytes, n_bytes, err);
+    free(bytes);
+    return st;
+}
