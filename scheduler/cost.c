@@ -23,11 +23,11 @@ enum {
 };
 static const double corners[COST_CORNERS] = {4, 16, 64, 256};
 
-/* Unknown machines: a step is two thirds reading of weights at one row, and products bind from 32
- * rows on. */
+/* Unknown machines: products bind from 32 rows on, and 20,000 positions take as long to read as the
+ * weights. */
 #define DEFAULT_WEIGHT_NS    5e6
-#define DEFAULT_TOKEN_NS     (DEFAULT_WEIGHT_NS / 32)
-#define DEFAULT_CONTEXT_NS   (DEFAULT_WEIGHT_NS / 20000)
+#define DEFAULT_CROSSING     32
+#define DEFAULT_POSITIONS    20000
 #define CONTEXT_SCALE        1024.0 /* positions in one unit of the context feature */
 #define NOISE                0.05   /* standard deviation of a measurement, relative */
 #define PRIOR_SPREAD         1.0    /* standard deviation of the prior's parts, relative */
@@ -59,35 +59,39 @@ static void features(double x[N_FEATURES], double n_tokens, double n_context)
     x[FEATURE_CONTEXT] = n_context / CONTEXT_SCALE;
 }
 
-/* max(weight, rows * token) as corners: the change of slope goes to the corner nearest to where
- * they cross. */
+/* max(weight, rows * token) as corners: the change of slope is shared by the two corners beside the
+ * crossing, so that beyond both the line is exact. */
+static void set_slopes(struct stage_cost *stage, double crossing, double slope)
+{
+    if (crossing <= 0 || crossing >= corners[COST_CORNERS - 1]) {
+        stage->mean[crossing <= 0 ? FEATURE_ROW : 1 + COST_CORNERS] = slope;
+        return;
+    }
+    int above = 0;
+    while (corners[above] <= crossing)
+        above++;
+    double below = above > 0 ? corners[above - 1] : 0;
+    double share = (corners[above] - crossing) / (corners[above] - below);
+    stage->mean[1 + above] = slope * share;
+    stage->mean[2 + above] = slope * (1 - share);
+}
+
 static void stage_init(struct stage_cost *stage, const struct scheduler_stage_prior *prior)
 {
     double weight = prior && prior->weight_ns > 0 ? (double)prior->weight_ns : DEFAULT_WEIGHT_NS;
-    double token = prior && prior->token_ns > 0 ? (double)prior->token_ns : weight / 32;
-    double context = prior && prior->context_ns > 0
-                         ? prior->context_ns
-                         : weight * (DEFAULT_CONTEXT_NS / DEFAULT_WEIGHT_NS);
-    double crossing = weight / token;
-    int corner = 0;
+    double token =
+        prior && prior->token_ns > 0 ? (double)prior->token_ns : weight / DEFAULT_CROSSING;
+    double context =
+        prior && prior->context_ns > 0 ? prior->context_ns : weight / DEFAULT_POSITIONS;
     memset(stage, 0, sizeof(*stage));
-    for (int i = 1; i < COST_CORNERS; i++) {
-        if (fabs(log(corners[i] / crossing)) < fabs(log(corners[corner] / crossing)))
-            corner = i;
-    }
     stage->scale = weight;
     stage->mean[FEATURE_ONE] = 1;
-    stage->mean[2 + corner] = token / weight;
     stage->mean[FEATURE_CONTEXT] = context * CONTEXT_SCALE / weight;
+    set_slopes(stage, weight / token, token / weight);
     for (int i = 0; i < N_FEATURES; i++) {
-        /* A part the prior has at zero may still turn out to matter: a slope then of a share of the
-         * token's. */
-        double spread = PRIOR_SPREAD * stage->mean[i];
-        double floor = i == FEATURE_ONE ? SPREAD_FLOOR : SPREAD_FLOOR * 4 * token / weight;
-        if (i != FEATURE_ONE && i != FEATURE_CONTEXT && floor < PRIOR_SPREAD * token / weight)
-            floor = PRIOR_SPREAD * token / weight;
-        if (spread < floor)
-            spread = floor;
+        /* A part the prior has at zero may still turn out to matter, at any corner. */
+        double least = i == FEATURE_ONE || i == FEATURE_CONTEXT ? SPREAD_FLOOR : token / weight;
+        double spread = PRIOR_SPREAD * (stage->mean[i] > least ? stage->mean[i] : least);
         stage->prior_var[i] = spread * spread;
         stage->var[i][i] = stage->prior_var[i];
     }

@@ -247,12 +247,20 @@ static bool share_prefix(struct scheduler *s, struct step *step, struct request 
 
 /* ---- prefill ---- */
 
+static bool anyone_decodes(const struct scheduler *s)
+{
+    for (int i = 0; i < s->n_running; i++) {
+        if (s->running[i]->awaits_draw || s->running[i]->n_fresh > 0)
+            return true;
+    }
+    return false;
+}
+
 static int prefill_budget(const struct scheduler *s, const struct step *step)
 {
     if (s->options.prefill_chunk > 0)
         return s->options.prefill_chunk;
-    bool delays = step->plan.n_draws > 0 || s->n_in_flight_draws > 0;
-    if (!delays)
+    if (!anyone_decodes(s))
         return PREFILL_ALONE;
     int budget = PREFILL_LEAST;
     double n_rows = step->plan.n_tokens, n_context = (double)step->plan.n_context;
@@ -342,7 +350,6 @@ static struct step *finish_step(struct scheduler *s, struct step *step, int64_t 
     account_formed(s, step, now_ns);
     step->in_flight = true;
     s->n_in_flight++;
-    s->n_in_flight_draws += step->plan.n_draws > 0;
     s->next_number++;
     return step;
 }

@@ -226,7 +226,6 @@ static void land(struct scheduler *s, struct step *step)
 {
     step->in_flight = false;
     s->n_in_flight--;
-    s->n_in_flight_draws -= step->plan.n_draws > 0;
     if (step->plan.slot < 0)
         return;
     struct slot *slot = &s->slots[step->plan.slot];

@@ -113,7 +113,6 @@ struct scheduler {
 
     struct step *steps; /* [n_steps] */
     int n_steps, n_in_flight;
-    int n_in_flight_draws; /* of these, plans that bring tokens */
     int rows_max, listed_max;
     struct history history[STATE_HISTORY];
     double way_ns;       /* what a plan's way takes beside the steps, learned */

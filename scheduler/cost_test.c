@@ -1,0 +1,149 @@
+/*
+ * cost_test.c - goal: the model finds the times of stages of other shapes than the prior's, and
+ * picks the number of micro-batches that a search over all of them finds.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "scheduler/cost.h"
+#include "scheduler/scheduler.h"
+
+/* A stage as kernels make it: reading of weights or products, whichever takes longer, and reading
+ * of the cache. */
+static double real_ns(double rows, double context)
+{
+    double weights = 12e6, products = rows * 0.35e6;
+    return (weights > products ? weights : products) + 400 * context;
+}
+
+static uint64_t random_state = 1;
+static double noise(void)
+{
+    random_state = random_state * 6364136223846793005u + 1442695040888963407u;
+    return 1 + 0.03 * ((double)(random_state >> 40) / (1 << 24) - 0.5);
+}
+
+static void test_learns_times(void **state)
+{
+    (void)state;
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 2, NULL, NULL), STATUS_OK);
+    assert_false(cost_is_measured(cost));
+    for (int i = 0; i < 400; i++) {
+        int rows = 1 << (i % 8);
+        double context = rows * (double)(100 + i);
+        cost_observe(cost, 0, rows, (int64_t)context, (int64_t)(real_ns(rows, context) * noise()));
+        cost_observe(cost, 1, rows, (int64_t)context,
+                     (int64_t)(2 * real_ns(rows, context) * noise()));
+    }
+    assert_true(cost_is_measured(cost));
+    for (int rows = 1; rows <= 128; rows *= 2) {
+        double expected = real_ns(rows, rows * 500.0);
+        double found = cost_stage_ns(cost, 0, rows, rows * 500.0);
+        assert_true(found > 0.85 * expected);
+        assert_true(found < 1.2 * expected);
+        double sum, worst = cost_step_ns(cost, rows, rows * 500.0, &sum);
+        assert_true(worst == cost_stage_ns(cost, 1, rows, rows * 500.0));
+        assert_true(sum > worst);
+    }
+    cost_destroy(cost);
+}
+
+static void test_first_measurement_sets_the_scale(void **state)
+{
+    (void)state;
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
+    cost_observe(cost, 0, 2, 20, 50000);
+    double t = cost_stage_ns(cost, 0, 2, 20);
+    assert_true(t > 45000);
+    assert_true(t < 55000);
+    cost_destroy(cost);
+}
+
+static void test_an_outlier_does_not_stay(void **state)
+{
+    (void)state;
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
+    for (int i = 0; i < 200; i++)
+        cost_observe(cost, 0, 4, 1000, (int64_t)(1e6 * noise()));
+    cost_observe(cost, 0, 4, 1000, 500000000);
+    assert_true(cost_stage_ns(cost, 0, 4, 1000) < 1.3e6);
+    for (int i = 0; i < 50; i++)
+        cost_observe(cost, 0, 4, 1000, (int64_t)(1e6 * noise()));
+    assert_true(cost_stage_ns(cost, 0, 4, 1000) < 1.05e6);
+    cost_observe(cost, 0, 0, 0, 5); /* ignored: no rows, no such stage */
+    cost_observe(cost, 7, 1, 1, 5);
+    cost_destroy(cost);
+}
+
+static void test_more_rows_never_cost_less(void **state)
+{
+    (void)state;
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
+    for (int i = 0; i < 300; i++)
+        cost_observe(cost, 0, i % 3 ? 8 : 40, 0, i % 3 ? 2000000 : 1500000); /* what cannot be */
+    for (int rows = 1; rows < 600; rows++)
+        assert_true(cost_stage_ns(cost, 0, rows + 1, 0) >= cost_stage_ns(cost, 0, rows, 0));
+    cost_destroy(cost);
+}
+
+static int search(const struct cost_model *cost, int most, double rows, double context,
+                  double overhead)
+{
+    int best = 1;
+    for (int n = 2; n <= most; n++) {
+        if (cost_round_ns(cost, n, rows, context, overhead) <
+            cost_round_ns(cost, best, rows, context, overhead) * (1 - 1e-9))
+            best = n;
+    }
+    return best;
+}
+
+static void test_number_of_micro_batches(void **state)
+{
+    (void)state;
+    static struct scheduler_stage_prior priors[SCHEDULER_STAGES_MAX];
+    for (int n_stages = 1; n_stages <= 64; n_stages *= 2) {
+        for (int i = 0; i < n_stages; i++)
+            priors[i] = (struct scheduler_stage_prior){3000000, 90000, 50};
+        struct cost_model *cost;
+        assert_int_equal(cost_create(&cost, n_stages, priors, NULL), STATUS_OK);
+        for (double rows = 2; rows < 3000; rows *= 1.7) {
+            for (double overhead = 0; overhead < 3e7; overhead = overhead * 3 + 1e5) {
+                int most = 2 * n_stages + 2 < rows / 2 ? 2 * n_stages + 2 : (int)(rows / 2);
+                int found = cost_best_slots(cost, most, 0, rows, rows * 900, overhead);
+                int best = search(cost, most, rows, rows * 900, overhead);
+                assert_true(cost_round_ns(cost, found, rows, rows * 900, overhead) <=
+                            1.01 * cost_round_ns(cost, best, rows, rows * 900, overhead));
+            }
+        }
+        /* Where products bind, one more micro-batch than stages hides the way back and costs
+         * nothing. */
+        if (n_stages > 1)
+            assert_int_equal(cost_best_slots(cost, 2 * n_stages + 2, 0, 5000, 5000, 3e5),
+                             n_stages + 1);
+        /* Where reading of weights binds, each further one reads them again. */
+        if (n_stages == 1)
+            assert_int_equal(cost_best_slots(cost, 4, 0, 8, 800, 3e5), 1);
+        cost_destroy(cost);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_learns_times),
+        cmocka_unit_test(test_first_measurement_sets_the_scale),
+        cmocka_unit_test(test_an_outlier_does_not_stay),
+        cmocka_unit_test(test_more_rows_never_cost_less),
+        cmocka_unit_test(test_number_of_micro_batches),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
