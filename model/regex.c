@@ -36,15 +36,14 @@ static enum status compile(struct regex *regex, const char *pattern, size_t byte
         return error_set(err, STATUS_NOMEM, "cannot allocate a regex");
     pcre2_set_newline(context, PCRE2_NEWLINE_LF);
     int code = 0;
-    PCRE2_SIZE offset = 0;
-    regex->code = pcre2_compile((PCRE2_SPTR)pattern, bytes, options, &code, &offset, context);
+    PCRE2_SIZE place = 0;
+    regex->code = pcre2_compile((PCRE2_SPTR)pattern, bytes, options, &code, &place, context);
     pcre2_compile_context_free(context);
     if (regex->code)
         return STATUS_OK;
     char message[MESSAGE_BYTES];
     pcre2_get_error_message(code, (PCRE2_UCHAR *)message, sizeof(message));
-    return error_set(err, STATUS_INVALID, "regex '%.*s': %s at byte %zu",
-                     (int)(bytes < 100 ? bytes : 100), pattern, message, (size_t)offset);
+    return error_set(err, STATUS_INVALID, "%s", message);
 }
 
 enum status regex_create(struct regex **out, const char *pattern, size_t bytes,
@@ -67,11 +66,11 @@ enum status regex_create(struct regex **out, const char *pattern, size_t bytes,
         st = text_buffer_append(&translated, "(?C1)", 5, err);
         if (st == STATUS_OK)
             st = regex_translate(&translated, pattern, bytes, err);
-        if (st != STATUS_OK)
-            st = error_wrap(err, st, "regex '%.*s'", (int)(bytes < 100 ? bytes : 100), pattern);
-        else
+        if (st == STATUS_OK)
             st = compile(regex, translated.bytes, translated.n, syntax, err);
     }
+    if (st != STATUS_OK)
+        error_wrap(err, st, "regex '%.*s'", (int)(bytes < 100 ? bytes : 100), pattern);
     text_buffer_fini(&translated);
     if (st != STATUS_OK) {
         regex_destroy(regex);
