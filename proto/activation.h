@@ -17,8 +17,7 @@
 
 enum {
     FRAME_TYPE_ACTIVATION = 64,
-    FRAME_TYPE_LINK_HELLO =
-        65, /* upstream -> downstream, payload struct activation_header without rows */
+    FRAME_TYPE_LINK_HELLO = 65, /* upstream -> downstream, an activation_header without rows */
     FRAME_TYPE_LINK_READY = 66, /* downstream -> upstream, the same header back */
 };
 

@@ -22,9 +22,8 @@
 enum {
     FRAME_MAGIC = 0x5450474d, /* "MGPT" */
     FRAME_VERSION = 1,
-    FRAME_PEER_BYTES_MAX = 255, /* ZeroMQ's own limit of an identity */
-    FRAME_PAYLOAD_BYTES_MAX =
-        256 << 20,          /* of any frame; message types have smaller limits (message.h) */
+    FRAME_PEER_BYTES_MAX = 255,          /* ZeroMQ's own limit of an identity */
+    FRAME_PAYLOAD_BYTES_MAX = 256 << 20, /* message types have smaller limits (message.h) */
     FRAME_LINGER_MS = 500,  /* how long a closed socket keeps trying to send what waits */
     FRAME_QUEUE_MAX = 1024, /* frames that wait in one socket, per peer and direction */
 };

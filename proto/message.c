@@ -87,7 +87,7 @@ enum status message_decode(struct message *out, int type, const void *bytes, siz
     if (n_bytes > kind->bytes_max)
         return error_set(err, STATUS_INVALID, "%s has %zu bytes, limit %zu", kind->name, n_bytes,
                          kind->bytes_max);
-    size_t left = MESSAGE_MEMORY_BYTES_MAX;
+    size_t left = n_bytes + MESSAGE_MEMORY_BYTES_MAX;
     ProtobufCAllocator allocator = {allocate_counted, free_counted, &left};
     ProtobufCMessage *base =
         protobuf_c_message_unpack(kind->descriptor, &allocator, n_bytes, bytes);

@@ -6,8 +6,9 @@
  * Owns:    a received message, until message_clear().
  * Threads: those of the socket.
  *
- * Decoding checks the wire format and spends at most MESSAGE_MEMORY_BYTES_MAX; the meaning of the
- * fields is checked by whoever uses them, plans and their results by plan.h.
+ * Decoding checks the wire format and spends at most the message's length and
+ * MESSAGE_MEMORY_BYTES_MAX; the meaning of the fields is checked by whoever uses them, plans and
+ * their results by plan.h.
  *
  *     struct message m;
  *     enum status st = message_receive(router, &peer, &m, 0, &err);
@@ -47,11 +48,8 @@ enum message_type {
     MESSAGE_TYPES
 };
 
-enum {
-    MESSAGE_MEMORY_BYTES_MAX =
-        512
-        << 20, /* heap of one decoded message; frames are smaller, but lists of empty parts grow */
-};
+/* Heap of one decoded message beyond its own length: lists of empty parts grow. */
+enum { MESSAGE_MEMORY_BYTES_MAX = 64 << 20 };
 
 struct message {
     enum message_type type;

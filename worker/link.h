@@ -28,8 +28,7 @@
 
 enum {
     LINK_POLL_MS = 1,
-    LINK_FRAMES_MAX =
-        128 /* waiting in a hop; more than PLAN_QUEUE_MAX, so a healthy hop is never full */
+    LINK_FRAMES_MAX = 128 /* waiting in a hop; above PLAN_QUEUE_MAX, so a sound hop is never full */
 };
 
 /* What both ends must agree on. */

@@ -14,9 +14,8 @@
 #include "worker/token_sets.h"
 
 enum {
-    HEAD_LOGITS_FLOATS =
-        4 << 20,        /* logits of a batch; more when two rows of the vocabulary need it */
-    HEAD_ROWS_MAX = 512 /* hidden states of a batch */
+    HEAD_LOGITS_FLOATS = 4 << 20, /* logits of a batch; more when two whole rows need it */
+    HEAD_ROWS_MAX = 512           /* hidden states of a batch */
 };
 
 enum { DRAWN_NOTHING = -1, DRAWN_BAD = -2, DRAWN_LOGITS = -3 };
