@@ -109,17 +109,24 @@ struct store_task {
     enum code_path path;
 };
 
+/* A cut of a segment's rows, moved so that the even position and the odd one behind it stay together. */
+static int even_cut(const struct kv_segment *s, int64_t row)
+{
+    if (row <= 0 || row >= s->n_rows)
+        return row <= 0 ? 0 : s->n_rows;
+    return (int)row + ((s->start + (int)row) & 1);
+}
+
 /* Rows [first, last) counted through the segments in order. */
 static void store_rows(void *context, int first, int last)
 {
     const struct store_task *task = context;
     const struct store_launch *l = task->launch;
-    int counted = 0;
+    int64_t counted = 0;
     for (int i = 0; i < l->n_segments && counted < last; i++) {
         const struct kv_segment *s = &l->segments[i];
-        int from = first > counted ? first - counted : 0;
-        int to = last - counted < s->n_rows ? last - counted : s->n_rows;
-        for (int r = from; r < to; r++) {
+        int to = even_cut(s, last - counted);
+        for (int r = even_cut(s, first - counted); r < to; r++) {
             struct store_row row = {s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
             if (l->shape->dtype == DTYPE_F32)
                 store_row_ref(l, &row);

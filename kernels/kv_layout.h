@@ -4,7 +4,8 @@
  * A block holds, for each kv head, its keys and then its values.
  * f32:  keys [head_dim][64 positions], values [64 positions][head_dim].
  * bf16: both as tile.h wants its operand b. Keys, for scores, are [4 groups of 16 positions][head_dim / 2 pairs][16][2];
- *       values, for the weighted sum, [head_dim / 16 groups, the last padded][32 pairs of positions][16][2].
+ *       values, for the weighted sum, are panels of 4 groups of 16 columns (the last of fewer, its last group padded), each
+ *       [32 pairs of positions][groups][16][2]. So what few positions need lies together at the front of either.
  * A pair of positions is used as soon as its first is stored, so storing an even position that is the newest also clears
  * the odd one behind it.
  */
@@ -44,6 +45,18 @@ static inline size_t kv_key_group_stride(int head_dim)
     return (size_t)head_dim / 2 * KV_PAIR_WORDS;
 }
 
-enum { KV_VALUE_GROUP_STRIDE = KV_BLOCK_TOKENS / 2 * KV_PAIR_WORDS };
+enum { KV_PANEL_GROUPS = 4, KV_PANEL_COLUMNS = KV_PANEL_GROUPS * KV_GROUP };
+
+/* Groups in a panel of values, and where it begins, in bf16 behind the keys. */
+static inline int kv_panel_groups(int head_dim, int panel)
+{
+    int left = kv_value_groups(head_dim) - panel * KV_PANEL_GROUPS;
+    return left < KV_PANEL_GROUPS ? left : KV_PANEL_GROUPS;
+}
+
+static inline size_t kv_panel_offset(int panel)
+{
+    return (size_t)panel * KV_PANEL_COLUMNS * KV_BLOCK_TOKENS;
+}
 
 #endif

@@ -6,16 +6,17 @@
  *     scores = q k^T (tile products, 64 positions each), exponentials over the split, rounded to bf16,
  *     split values = weights v (tile products in one chain over the split), merged into the unit's totals.
  * Each vector has its own number of valid positions; weights of later ones are exactly zero, and adding zero changes
- * no bit, so the vectors beside it do not matter. A unit fetches the next block while it works on one.
+ * no bit, so the vectors beside it do not matter. While it works on one operand a thread fetches the one AHEAD places on,
+ * across the borders of splits and units.
  */
 #include <math.h>
 
-#include "kernels/attention_launch.h"
+#include "kernels/cpu/attention_walk.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/kv_layout.h"
 
-enum { QUERIES = 48 };
+enum { QUERIES = 48, AHEAD = 2 };
 
 /* Work space of a thread, cut out of its scratch. */
 struct space {
@@ -30,13 +31,13 @@ struct space {
 
 struct unit {
     const struct attention_launch *l;
-    const struct kv_segment *segment;
-    int kv_head, first, n_rows; /* rows of the segment */
-    int n_queries;              /* n_rows * query heads of a kv head: query i is row i / heads, head i % heads */
+    struct unit_place place;
+    int n_queries; /* rows * query heads of a kv head: query i is row i / heads, head i % heads */
     int heads, head_dim, columns;
     float scale;
     tile_multiply multiply;
     struct space *space;
+    struct operand_walk *ahead;
 };
 
 static int n_queries_max(const struct attention_shape *shape)
@@ -86,78 +87,68 @@ static void gather_queries(const struct unit *u)
 {
     const struct attention_shape *shape = u->l->shape;
     const size_t d = (size_t)u->head_dim, bytes = (size_t)u->heads * d * sizeof(bf16);
-    for (int r = 0; r < u->n_rows; r++) {
-        size_t row = (size_t)(u->segment->first_row + u->first + r);
-        const bf16 *q = (const bf16 *)u->l->qkv + row * qkv_row_numbers(shape) + (size_t)(u->kv_head * u->heads) * d;
+    for (int r = 0; r < u->place.n_rows; r++) {
+        size_t row = (size_t)(u->place.segment->first_row + u->place.first + r);
+        size_t head = (size_t)(u->place.kv_head * u->heads);
+        const bf16 *q = (const bf16 *)u->l->qkv + row * qkv_row_numbers(shape) + head * d;
         memcpy(u->space->queries + (size_t)(r * u->heads) * d, q, bytes);
     }
 }
 
 static const bf16 *keys_at(const struct unit *u, int block_index)
 {
-    int32_t block = u->segment->blocks[block_index];
-    return (const bf16 *)(const void *)kv_head_at(u->l->kv, u->l->shape, block, u->kv_head);
-}
-
-static const bf16 *values_at(const struct unit *u, int block_index)
-{
-    return keys_at(u, block_index) + (size_t)KV_BLOCK_TOKENS * (size_t)u->head_dim;
+    int32_t block = u->place.segment->blocks[block_index];
+    return (const bf16 *)(const void *)kv_head_at(u->l->kv, u->l->shape, block, u->place.kv_head);
 }
 
 /* The n positions from `first` on, a multiple of the split. */
 static void split_scores(const struct unit *u, int first, int n)
 {
     for (int j = 0; j < n; j += KV_BLOCK_TOKENS) {
-        int block = (first + j) / KV_BLOCK_TOKENS;
         int left = n - j < KV_BLOCK_TOKENS ? n - j : KV_BLOCK_TOKENS;
-        int last = j + KV_BLOCK_TOKENS >= n;
-        struct tile_product p = {
-            .acc = u->space->scores + j,
-            .ld_acc = KV_SPLIT_TOKENS,
-            .a = u->space->queries,
-            .ld_a = (size_t)u->head_dim,
-            .b = keys_at(u, block),
-            .group_stride = kv_key_group_stride(u->head_dim),
-            .pair_stride = TILE_PAIR,
-            .n_rows = u->n_queries,
-            .n_groups = (left + TILE_GROUP - 1) / TILE_GROUP,
-            .n_pairs = u->head_dim / 2,
-            .prefetch = (const char *)(last ? values_at(u, first / KV_BLOCK_TOKENS) : keys_at(u, block + 1)),
-            .prefetch_bytes = (size_t)KV_BLOCK_TOKENS * (size_t)u->head_dim * sizeof(bf16)};
+        struct tile_product p = {.acc = u->space->scores + j,
+                                 .ld_acc = KV_SPLIT_TOKENS,
+                                 .a = u->space->queries,
+                                 .ld_a = (size_t)u->head_dim,
+                                 .b = keys_at(u, (first + j) / KV_BLOCK_TOKENS),
+                                 .group_stride = kv_key_group_stride(u->head_dim),
+                                 .pair_stride = TILE_PAIR,
+                                 .n_rows = u->n_queries,
+                                 .n_groups = (left + TILE_GROUP - 1) / TILE_GROUP,
+                                 .n_pairs = u->head_dim / 2};
+        p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
         u->multiply(&p);
     }
 }
 
-/* next: memory to fetch during the last block. */
-static void split_values(const struct unit *u, int first, int n, const void *next)
+static void split_values(const struct unit *u, int first, int n)
 {
     for (int j = 0; j < n; j += KV_BLOCK_TOKENS) {
-        int block = (first + j) / KV_BLOCK_TOKENS;
         int left = n - j < KV_BLOCK_TOKENS ? n - j : KV_BLOCK_TOKENS;
-        int last = j + KV_BLOCK_TOKENS >= n;
-        const bf16 *values = values_at(u, block);
-        const char *prefetch = last ? next : values_at(u, block + 1);
-        for (int column = 0; column < u->columns; column += TILE_COLUMNS) {
-            int groups = (u->columns - column) / TILE_GROUP;
-            struct tile_product p = {.acc = u->space->split + column,
+        const bf16 *values = keys_at(u, (first + j) / KV_BLOCK_TOKENS) + (size_t)KV_BLOCK_TOKENS * (size_t)u->head_dim;
+        for (int panel = 0; panel * KV_PANEL_COLUMNS < u->columns; panel++) {
+            int groups = kv_panel_groups(u->head_dim, panel);
+            struct tile_product p = {.acc = u->space->split + panel * KV_PANEL_COLUMNS,
                                      .ld_acc = (size_t)u->columns,
                                      .a = u->space->weights + j,
                                      .ld_a = KV_SPLIT_TOKENS,
-                                     .b = values + (size_t)(column / TILE_GROUP) * KV_VALUE_GROUP_STRIDE,
-                                     .group_stride = KV_VALUE_GROUP_STRIDE,
-                                     .pair_stride = TILE_PAIR,
+                                     .b = values + kv_panel_offset(panel),
+                                     .group_stride = TILE_PAIR,
+                                     .pair_stride = (size_t)groups * TILE_PAIR,
                                      .n_rows = u->n_queries,
-                                     .n_groups = groups < TILE_GROUPS_MAX ? groups : TILE_GROUPS_MAX,
+                                     .n_groups = groups,
                                      .n_pairs = (left + 1) / 2,
                                      .resume = j > 0};
-            p.prefetch_bytes = (size_t)p.n_groups * KV_VALUE_GROUP_STRIDE * sizeof(bf16);
-            p.prefetch = prefetch;
-            prefetch = prefetch ? prefetch + p.prefetch_bytes : NULL;
-            if (!prefetch)
-                p.prefetch_bytes = 0;
+            p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
             u->multiply(&p);
         }
     }
+}
+
+/* Positions that a query sees. */
+static int n_seen(const struct unit *u, int query)
+{
+    return u->place.segment->start + u->place.first + query / u->heads + 1;
 }
 
 /* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less: nothing is valid. */
@@ -214,8 +205,8 @@ VECTOR_INLINE void merge(const struct unit *u, int query, int first_split)
 VECTOR_INLINE void finish(const struct unit *u, int query)
 {
     const struct attention_shape *shape = u->l->shape;
-    size_t row = (size_t)(u->segment->first_row + u->first + query / u->heads);
-    size_t head = (size_t)(u->kv_head * u->heads + query % u->heads);
+    size_t row = (size_t)(u->place.segment->first_row + u->place.first + query / u->heads);
+    size_t head = (size_t)(u->place.kv_head * u->heads + query % u->heads);
     size_t at = (row * (size_t)shape->n_heads + head) * (size_t)u->head_dim;
     const float *total = u->space->total + (size_t)query * (size_t)u->columns;
     float sum = u->space->sum[query];
@@ -227,18 +218,15 @@ VECTOR_INLINE void finish(const struct unit *u, int query)
 VECTOR_INLINE void attend_body(const struct unit *u)
 {
     gather_queries(u);
-    int n_positions = u->segment->start + u->first + u->n_rows;
+    int n_positions = n_seen(u, u->n_queries - 1);
     for (int first = 0; first < n_positions; first += KV_SPLIT_TOKENS) {
         int n = n_positions - first < KV_SPLIT_TOKENS ? n_positions - first : KV_SPLIT_TOKENS;
-        int next = (first + KV_SPLIT_TOKENS) / KV_BLOCK_TOKENS;
         split_scores(u, first, n);
-        for (int q = 0; q < u->n_queries; q++) {
-            int n_valid = u->segment->start + u->first + q / u->heads + 1 - first;
-            weigh(u, q, n, n_valid < n ? n_valid : n);
-        }
-        split_values(u, first, n, first + n < n_positions ? keys_at(u, next) : NULL);
         for (int q = 0; q < u->n_queries; q++)
-            if (u->segment->start + u->first + q / u->heads + 1 > first)
+            weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n);
+        split_values(u, first, n);
+        for (int q = 0; q < u->n_queries; q++)
+            if (n_seen(u, q) > first)
                 merge(u, q, first == 0);
     }
     for (int q = 0; q < u->n_queries; q++)
@@ -252,29 +240,16 @@ struct task {
     int failed; /* written by any thread that finds no memory */
 };
 
-/* What a unit costs: its rows times the positions they see, and something for its start. */
-static int64_t unit_cost(const struct kv_segment *s, int first, int n_rows)
+static void fetch(const char *address, size_t bytes)
 {
-    return (int64_t)n_rows * (s->start + first + n_rows + 16);
+    for (size_t at = 0; at < bytes; at += 64)
+        __builtin_prefetch(address + at);
 }
 
-static int64_t all_costs(const struct attention_launch *l, int rows)
-{
-    int64_t cost = 0;
-    for (int i = 0; i < l->n_segments; i++)
-        for (int first = 0; first < l->segments[i].n_rows; first += rows) {
-            int left = l->segments[i].n_rows - first;
-            cost += unit_cost(&l->segments[i], first, left < rows ? left : rows) * l->shape->n_kv_heads;
-        }
-    return cost;
-}
-
-/* A thread takes the units whose middle lies in its share of the cost, counted through all units in order. */
 static void attend_share(void *context, int thread_index, int n_threads)
 {
     struct task *task = context;
-    const struct attention_launch *l = task->l;
-    const struct attention_shape *shape = l->shape;
+    const struct attention_shape *shape = task->l->shape;
     struct space space;
     char *scratch = stream_scratch(task->stream, thread_index, lay_out(&space, NULL, shape));
     if (!scratch) {
@@ -284,26 +259,27 @@ static void attend_share(void *context, int thread_index, int n_threads)
     lay_out(&space, scratch, shape);
     enum code_path path = stream_code_path(task->stream);
     attend_function attend = attend_of(path);
-    int rows = rows_a_unit(shape);
-    int64_t from, to, passed = 0;
-    stream_share(all_costs(l, rows), thread_index, n_threads, &from, &to);
-    struct unit u = {.l = l,
+    struct unit_walk walk;
+    struct operand_walk ahead;
+    unit_walk_begin(&walk, task->l, rows_a_unit(shape), thread_index, n_threads);
+    operand_walk_begin(&ahead, &walk);
+    for (int i = 0; i < AHEAD; i++) {
+        const char *address;
+        size_t bytes = operand_walk_next(&ahead, &address);
+        fetch(address, bytes);
+    }
+    struct unit u = {.l = task->l,
                      .heads = shape->n_heads / shape->n_kv_heads,
                      .head_dim = shape->head_dim,
                      .columns = kv_value_groups(shape->head_dim) * KV_GROUP,
                      .scale = 1.0f / sqrtf((float)shape->head_dim),
                      .multiply = tile_multiply_any_of(path),
-                     .space = &space};
-    for (int i = 0; i < l->n_segments; i++)
-        for (u.first = 0; u.first < l->segments[i].n_rows; u.first += rows) {
-            u.segment = &l->segments[i];
-            u.n_rows = u.segment->n_rows - u.first < rows ? u.segment->n_rows - u.first : rows;
-            u.n_queries = u.n_rows * u.heads;
-            int64_t cost = unit_cost(u.segment, u.first, u.n_rows);
-            for (u.kv_head = 0; u.kv_head < shape->n_kv_heads; u.kv_head++, passed += cost)
-                if (passed + cost / 2 >= from && passed + cost / 2 < to)
-                    attend(&u);
-        }
+                     .space = &space,
+                     .ahead = &ahead};
+    while (unit_walk_next(&walk, &u.place)) {
+        u.n_queries = u.place.n_rows * u.heads;
+        attend(&u);
+    }
 }
 
 enum status attention_cpu(const struct attention_launch *launch, struct stream *stream)

@@ -72,10 +72,9 @@ VECTOR_INLINE void silu_mul_rows_body(const struct silu_mul_launch *l, int first
             int n = lanes_at(i, l->inter);
             f32x16 gate = load_lanes(l->gate_up, DTYPE_BF16, gate_at + (size_t)i, n);
             f32x16 up = load_lanes(l->gate_up, DTYPE_BF16, up_at + (size_t)i, n);
-            /* Through exp(-|gate|), which cannot overflow: 1 / (1 + e^-g) = e^g / (1 + e^g) for g < 0. */
-            f32x16 e = exp_lanes(select_lanes(gate < 0.0f, gate, -gate));
-            f32x16 sigmoid = select_lanes(gate < 0.0f, e, (f32x16){0} + 1.0f) / (1.0f + e);
-            store_lanes(l->y, DTYPE_BF16, at + (size_t)i, gate * sigmoid * up, n);
+            /* e^88 is near the largest float; beyond it the quotient is as good as zero. */
+            f32x16 e = exp_lanes(select_lanes(gate < -88.0f, (f32x16){0} + 88.0f, -gate));
+            store_lanes(l->y, DTYPE_BF16, at + (size_t)i, gate / (1.0f + e) * up, n);
         }
     }
 }

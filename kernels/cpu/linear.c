@@ -13,7 +13,9 @@
 enum {
     ROWS_A_PASS = 128,  /* rows whose sums (32 KiB) stay in the cache while the panel passes */
     ROWS_A_STREAM = 6,  /* up to here the panel is read once anyway */
-    RUN_PAIRS = 128,    /* inputs in a run: 32 KiB of the panel */
+    ROWS_A_FEW = 12,    /* up to here memory is the limit, and short runs keep the reading even */
+    RUN_PAIRS_FEW = 32, /* inputs in a run: 8 KiB of the panel */
+    RUN_PAIRS_MANY = 128,
     AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
 };
 
@@ -74,7 +76,7 @@ static void multiply_panel(const struct task *task, float *acc, const bf16 *x, i
     const struct linear_weight *w = task->launch->weight;
     const bf16 *b = (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
-    int run = n_rows <= ROWS_A_STREAM ? n_pairs : RUN_PAIRS;
+    int run = n_rows <= ROWS_A_STREAM ? n_pairs : n_rows <= ROWS_A_FEW ? RUN_PAIRS_FEW : RUN_PAIRS_MANY;
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
                              .ld_a = (size_t)w->n_in_padded,

@@ -66,16 +66,40 @@ VECTOR_INLINE void store_key(bf16 *keys, const bf16 *key, int slot, int head_dim
         memcpy(to + (size_t)pair * KV_PAIR_WORDS, key + 2 * pair, 2 * sizeof(bf16));
 }
 
+/* The words of the group that column i begins. */
+VECTOR_INLINE bf16 *value_word(bf16 *values, int i, int slot, int head_dim)
+{
+    int panel = i / KV_PANEL_COLUMNS, group = i / KV_GROUP % KV_PANEL_GROUPS;
+    size_t pair_stride = (size_t)kv_panel_groups(head_dim, panel) * KV_PAIR_WORDS;
+    return values + kv_panel_offset(panel) + (size_t)(slot / 2) * pair_stride + (size_t)group * KV_PAIR_WORDS;
+}
+
+/*
+ * Values of two positions share words; both rows of a pair are stored by one thread, so whole words may be rewritten.
+ * The word's other half stays, or is cleared where it belongs to a position that is not there yet.
+ */
 VECTOR_INLINE void store_value(bf16 *values, const bf16 *value, int slot, int head_dim, int newest)
 {
-    bf16 *to = values + (size_t)(slot / 2) * KV_PAIR_WORDS + slot % 2;
-    int clear_next = newest && slot % 2 == 0;
-    for (int i = 0; i < head_dim; i++) {
-        bf16 *at = to + (size_t)(i / KV_GROUP) * KV_VALUE_GROUP_STRIDE + 2 * (i % KV_GROUP);
-        at[0] = value[i];
-        if (clear_next)
-            at[1] = 0;
+    const uint32_t kept = slot % 2 ? 0x0000ffffu : newest ? 0 : 0xffff0000u;
+    const int shift = slot % 2 ? 16 : 0;
+    for (int i = 0; i < head_dim; i += KV_GROUP) {
+        bf16 *to = value_word(values, i, slot, head_dim);
+        f32x16 widened = load_lanes(value, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
+        u32x16 words;
+        memcpy(&words, to, sizeof(words));
+        words = (words & kept) | to_bits(widened) >> 16 << shift;
+        memcpy(to, &words, sizeof(words));
     }
+}
+
+/* What the stores of one kv head will touch, fetched while the heads before it are computed. */
+VECTOR_INLINE void fetch_places(bf16 *keys, bf16 *values, int slot, int head_dim)
+{
+    bf16 *key = keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim);
+    for (int pair = 0; pair < head_dim / 2; pair++)
+        __builtin_prefetch(key + (size_t)pair * KV_PAIR_WORDS, 1);
+    for (int i = 0; i < head_dim; i += KV_GROUP)
+        __builtin_prefetch(value_word(values, i, slot, head_dim), 1);
 }
 
 VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)
@@ -86,20 +110,22 @@ VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct sto
     bf16 *q = (bf16 *)(void *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
     const bf16 *k = q + (size_t)shape->n_heads * (size_t)d, *v = k + (size_t)shape->n_kv_heads * (size_t)d;
     const float *angles = l->rope->values + (size_t)row->position * (size_t)d;
+    const int group = shape->n_heads / shape->n_kv_heads;
+    const size_t value_offset = kv_key_bytes(shape) / sizeof(bf16);
     float turned[HEAD_ROOM];
-    for (int h = 0; h < shape->n_heads; h++) {
-        size_t at = (size_t)h * (size_t)d;
-        norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d, l->norm->eps);
-        round_head(q + at, turned, d);
-    }
     for (int h = 0; h < shape->n_kv_heads; h++) {
+        bf16 *keys = (bf16 *)(void *)kv_head_at(l->kv, shape, block, h), key[HEAD_ROOM];
+        fetch_places(keys, keys + value_offset, slot, d);
+        for (int i = h * group; i < (h + 1) * group; i++) {
+            size_t at = (size_t)i * (size_t)d;
+            norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d, l->norm->eps);
+            round_head(q + at, turned, d);
+        }
         size_t at = (size_t)h * (size_t)d;
-        bf16 key[HEAD_ROOM];
         norm_and_turn(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, angles, d, l->norm->eps);
         round_head(key, turned, d);
-        bf16 *keys = (bf16 *)(void *)kv_head_at(l->kv, shape, block, h);
         store_key(keys, key, slot, d);
-        store_value(keys + kv_key_bytes(shape) / sizeof(bf16), v + at, slot, d, row->newest);
+        store_value(keys + value_offset, v + at, slot, d, row->newest);
     }
 }
 FOR_EACH_PATH(store_one, (const struct store_launch *l, const struct store_row *row), (l, row))

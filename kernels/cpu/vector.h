@@ -148,15 +148,18 @@ VECTOR_INLINE void store_lanes(void *y, enum dtype dtype, size_t at, f32x16 v, i
         store_bf16((bf16 *)to, v);
 }
 
+typedef float f32x8 __attribute__((vector_size(32)));
+typedef float f32x4 __attribute__((vector_size(16)));
+
 /* The sum over lanes: halves onto halves. */
 VECTOR_INLINE float sum_lanes(f32x16 v)
 {
-    float a[LANES];
-    store_f32(a, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            a[i] += a[i + half];
-    return a[0];
+    f32x8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
+    f32x4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
+    b = b + __builtin_shufflevector(b, b, 2, 3, 2, 3);
+    b = b + __builtin_shufflevector(b, b, 1, 1, 1, 1);
+    return b[0];
 }
 
 VECTOR_INLINE f32x16 select_lanes(i32x16 mask, f32x16 yes, f32x16 no)
@@ -172,11 +175,10 @@ VECTOR_INLINE f32x16 max_lanes(f32x16 a, f32x16 b)
 
 VECTOR_INLINE float largest_lane(f32x16 v)
 {
-    float a[LANES];
-    store_f32(a, v);
-    for (int half = LANES / 2; half; half /= 2)
-        for (int i = 0; i < half; i++)
-            a[i] = a[i] > a[i + half] ? a[i] : a[i + half];
+    f32x16 a = max_lanes(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    a = max_lanes(a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    a = max_lanes(a, __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    a = max_lanes(a, __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
     return a[0];
 }
 

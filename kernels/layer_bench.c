@@ -1,0 +1,251 @@
+/*
+ * layer_bench.c - the time of a decode step through layers of a given shape, beside the limit of the machine.
+ *
+ *     layer_bench [--threads 2] [--layers 8] [--context 192] [--hidden 1024] [--inter 2752] [--heads 16] [--kv-heads 16]
+ *                 [--rows 1,8,32] [--steps 20] [--parts]
+ *
+ * Every row is a sequence of its own with `context` keys. Read bandwidth and dense peak are measured before and after each
+ * row count and the larger taken; limit = max(bytes read / bandwidth, operations / peak). Times are medians of the steps;
+ * "best" is the fastest, for machines with other work. --parts prints the fastest call of each operation.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/check.h"
+#include "base/clock.h"
+#include "kernels/add.h"
+#include "kernels/attention.h"
+#include "kernels/linear.h"
+#include "kernels/machine_limits.h"
+#include "kernels/qk_norm_rope_store.h"
+#include "kernels/rmsnorm.h"
+#include "kernels/silu_mul.h"
+
+enum { ROWS_MAX = 256, STEPS_MAX = 1000, N_PARTS = 9 };
+
+static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",    "attention", "o",
+                                                "norm 2", "gate up", "silu mul", "down"};
+
+struct options {
+    int threads, layers, context, hidden, inter, heads, kv_heads, steps, parts;
+    const char *rows;
+};
+
+struct layer {
+    struct linear_weight *qkv, *o, *gate_up, *down;
+    struct kv_layer kv;
+};
+
+struct bench {
+    struct options o;
+    struct stream *stream;
+    struct layer *layers;
+    struct rope_table *rope;
+    struct attention_shape shape;
+    struct qk_norm norm;
+    float *ones;
+    void *x, *normed, *wide, *inner, *delta;
+    struct kv_segment segments[ROWS_MAX];
+    int32_t *blocks;
+    size_t kv_bytes;
+    int64_t part_ns[N_PARTS]; /* of the fastest call */
+};
+
+static void fill(struct linear_weight *w, int n_out, int n_in)
+{
+    size_t n = (size_t)n_out * (size_t)n_in;
+    bf16 *values = malloc(n * sizeof(*values));
+    CHECK(values);
+    uint32_t state = 1;
+    for (size_t i = 0; i < n; i++) {
+        state = state * 1664525u + 1013904223u;
+        values[i] = bf16_from_f32(((float)(state >> 16) - 32768.0f) * 0x1p-20f);
+    }
+    linear_weight_set(w, 0, n_out, values, DTYPE_BF16);
+    free(values);
+}
+
+static struct linear_weight *make_weight(struct bench *b, int n_out, int n_in)
+{
+    struct linear_weight *w;
+    struct linear_weight_options options = {n_out, n_in, DTYPE_BF16, false};
+    CHECK(linear_weight_create(&w, &options, b->stream, NULL) == STATUS_OK);
+    fill(w, n_out, n_in);
+    return w;
+}
+
+static void *make_memory(struct bench *b, size_t bytes)
+{
+    void *memory;
+    CHECK(stream_alloc(b->stream, &memory, bytes, NULL) == STATUS_OK);
+    return memory;
+}
+
+static void make_bench(struct bench *b, int rows_max)
+{
+    const struct options *o = &b->o;
+    int head_dim = o->hidden / o->heads, blocks_a_row = o->context / KV_BLOCK_TOKENS + 1;
+    b->shape = (struct attention_shape){o->heads, o->kv_heads, head_dim, DTYPE_BF16};
+    struct rope_options rope = {o->context + 1, head_dim, 10000, 1};
+    CHECK(rope_table_create(&b->rope, &rope, b->stream, NULL) == STATUS_OK);
+    int n_qkv = (o->heads + 2 * o->kv_heads) * head_dim, n_blocks = rows_max * blocks_a_row;
+    b->kv_bytes = (size_t)n_blocks * kv_block_bytes(&b->shape);
+    b->layers = calloc((size_t)o->layers, sizeof(*b->layers));
+    for (int i = 0; i < o->layers; i++) {
+        struct layer *l = &b->layers[i];
+        l->qkv = make_weight(b, n_qkv, o->hidden);
+        l->o = make_weight(b, o->hidden, o->heads * head_dim);
+        l->gate_up = make_weight(b, 2 * o->inter, o->hidden);
+        l->down = make_weight(b, o->hidden, o->inter);
+        l->kv = (struct kv_layer){make_memory(b, b->kv_bytes), n_blocks};
+        memset(l->kv.pool, 0x3c, b->kv_bytes); /* 0.0115 each: pages must be there */
+    }
+    size_t wide = (size_t)(n_qkv > 2 * o->inter ? n_qkv : 2 * o->inter);
+    b->ones = make_memory(b, (size_t)(o->hidden + o->inter) * sizeof(float));
+    for (int i = 0; i < o->hidden + o->inter; i++)
+        b->ones[i] = 1;
+    b->norm = (struct qk_norm){b->ones, b->ones, b->ones, b->ones, 1e-5f};
+    b->x = make_memory(b, (size_t)rows_max * (size_t)o->hidden * 2);
+    b->normed = make_memory(b, (size_t)rows_max * (size_t)o->hidden * 2);
+    b->delta = make_memory(b, (size_t)rows_max * (size_t)o->hidden * 2);
+    b->wide = make_memory(b, (size_t)rows_max * wide * 2);
+    b->inner = make_memory(b, (size_t)rows_max * (size_t)o->inter * 2);
+    b->blocks = malloc((size_t)n_blocks * sizeof(*b->blocks));
+    for (int i = 0; i < n_blocks; i++)
+        b->blocks[i] = i;
+    for (int r = 0; r < rows_max; r++)
+        b->segments[r] = (struct kv_segment){b->blocks + r * blocks_a_row, o->context - 1, 1, r};
+    for (int i = 0; i < rows_max * o->hidden; i++)
+        ((bf16 *)b->x)[i] = bf16_from_f32((float)(i % 13) - 6);
+}
+
+static int64_t mark(struct bench *b, int part, int64_t since)
+{
+    int64_t now = clock_monotonic_ns();
+    int64_t ns = now - since;
+    b->part_ns[part] = ns < b->part_ns[part] || !b->part_ns[part] ? ns : b->part_ns[part];
+    return now;
+}
+
+static int64_t run_step(struct bench *b, int n)
+{
+    const struct options *o = &b->o;
+    struct stream *s = b->stream;
+    int64_t start = clock_monotonic_ns(), at = start;
+    for (int i = 0; i < o->layers; i++) {
+        const struct layer *l = &b->layers[i];
+        if (i == 0)
+            rmsnorm(b->normed, b->x, b->ones, DTYPE_BF16, n, o->hidden, 1e-5f, s);
+        else
+            add_rmsnorm(b->normed, b->x, b->delta, b->ones, DTYPE_BF16, n, o->hidden, 1e-5f, s);
+        at = mark(b, 0, at);
+        linear(b->wide, b->normed, l->qkv, n, s);
+        at = mark(b, 1, at);
+        qk_norm_rope_store(b->wide, &b->shape, &b->norm, b->rope, b->segments, n, &l->kv, s);
+        at = mark(b, 2, at);
+        attention(b->normed, b->wide, &b->shape, b->segments, n, &l->kv, s);
+        at = mark(b, 3, at);
+        linear(b->delta, b->normed, l->o, n, s);
+        at = mark(b, 4, at);
+        add_rmsnorm(b->normed, b->x, b->delta, b->ones, DTYPE_BF16, n, o->hidden, 1e-5f, s);
+        at = mark(b, 5, at);
+        linear(b->wide, b->normed, l->gate_up, n, s);
+        at = mark(b, 6, at);
+        silu_mul(b->inner, b->wide, DTYPE_BF16, n, o->inter, s);
+        at = mark(b, 7, at);
+        linear(b->delta, b->inner, l->down, n, s);
+        at = mark(b, 8, at);
+    }
+    return clock_monotonic_ns() - start;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+static void bench_rows(struct bench *b, int n)
+{
+    const struct options *o = &b->o;
+    int head_dim = b->shape.head_dim, n_qkv = (o->heads + 2 * o->kv_heads) * head_dim;
+    double weights = (double)n_qkv * o->hidden + (double)o->hidden * o->heads * head_dim + 3.0 * o->hidden * o->inter;
+    double keys = 2.0 * o->kv_heads * head_dim * o->context * n, scores = 2.0 * o->heads * head_dim * o->context * n;
+    double bytes = 2 * (weights + keys) * o->layers, operations = 2 * (weights * n + scores) * o->layers;
+    struct machine_limits before, after;
+    int64_t times[STEPS_MAX];
+    CHECK(machine_limits_measure(&before, b->stream, 150, NULL) == STATUS_OK);
+    run_step(b, n);
+    memset(b->part_ns, 0, sizeof(b->part_ns));
+    for (int i = 0; i < o->steps; i++)
+        times[i] = run_step(b, n);
+    CHECK(machine_limits_measure(&after, b->stream, 150, NULL) == STATUS_OK);
+    double bandwidth = before.read_bytes_s > after.read_bytes_s ? before.read_bytes_s : after.read_bytes_s;
+    double peak = before.dense_flop_s > after.dense_flop_s ? before.dense_flop_s : after.dense_flop_s;
+    qsort(times, (size_t)o->steps, sizeof(times[0]), by_size);
+    double memory_ms = bytes / bandwidth * 1e3, dense_ms = operations / peak * 1e3;
+    double limit_ms = memory_ms > dense_ms ? memory_ms : dense_ms, median_ms = (double)times[o->steps / 2] * 1e-6;
+    printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time %.3f (best %.3f); "
+           "%.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
+           n, median_ms, (double)times[0] * 1e-6, limit_ms, memory_ms, dense_ms, limit_ms / median_ms,
+           limit_ms / ((double)times[0] * 1e-6), bytes / median_ms * 1e-6, bandwidth * 1e-9,
+           operations / median_ms * 1e-6, peak * 1e-9);
+    for (int i = 0; i < N_PARTS && o->parts; i++)
+        printf("    %-9s %8.1f us\n", part_names[i], (double)b->part_ns[i] * 1e-3);
+}
+
+static int read_option(struct options *o, const char *name, const char *value)
+{
+    struct {
+        const char *name;
+        int *number;
+    } numbers[] = {{"--threads", &o->threads}, {"--layers", &o->layers}, {"--context", &o->context},
+                   {"--hidden", &o->hidden},   {"--inter", &o->inter},   {"--heads", &o->heads},
+                   {"--kv-heads", &o->kv_heads}, {"--steps", &o->steps}};
+    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
+        if (!strcmp(name, numbers[i].name)) {
+            *numbers[i].number = atoi(value);
+            return *numbers[i].number >= 1;
+        }
+    if (!strcmp(name, "--rows"))
+        o->rows = value;
+    return !strcmp(name, "--rows");
+}
+
+int main(int argc, char **argv)
+{
+    static struct bench b;
+    b.o = (struct options){2, 8, 192, 1024, 2752, 16, 16, 20, 0, "1,8,32"};
+    for (int i = 1; i < argc; i++) {
+        if (!strcmp(argv[i], "--parts")) {
+            b.o.parts = 1;
+            continue;
+        }
+        if (i + 1 >= argc || !read_option(&b.o, argv[i], argv[i + 1])) {
+            fprintf(stderr, "layer_bench: wrong option '%s'\n", argv[i]);
+            return 2;
+        }
+        i++;
+    }
+    if (b.o.steps > STEPS_MAX)
+        b.o.steps = STEPS_MAX;
+    struct stream_options options = {.n_threads = b.o.threads};
+    struct error err;
+    if (stream_create(&b.stream, &options, &err) != STATUS_OK) {
+        fprintf(stderr, "layer_bench: %s\n", err.text);
+        return 1;
+    }
+    printf("path %s, %d threads, %d layers, hidden %d, inter %d, heads %d/%d, context %d\n",
+           code_path_name(stream_code_path(b.stream)), b.o.threads, b.o.layers, b.o.hidden, b.o.inter, b.o.heads,
+           b.o.kv_heads, b.o.context);
+    int rows_max = 1;
+    for (const char *at = b.o.rows; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        rows_max = atoi(at) > rows_max ? atoi(at) : rows_max;
+    CHECK(rows_max <= ROWS_MAX);
+    make_bench(&b, rows_max);
+    for (const char *at = b.o.rows; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
+        if (atoi(at) >= 1)
+            bench_rows(&b, atoi(at));
+    return 0;
+}

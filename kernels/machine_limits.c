@@ -1,0 +1,174 @@
+/*
+ * machine_limits.c - loops that do nothing but read, and nothing but multiply.
+ */
+#include "kernels/machine_limits.h"
+
+#include "base/clock.h"
+#include "kernels/cpu/tile.h"
+#include "kernels/cpu/vector.h"
+
+enum { READ_AHEAD_BYTES = 2048, READS_A_TURN = 8, PEAK_TURNS = 20000 };
+
+struct read_task {
+    const char *buffer;
+    size_t bytes;
+    uint32_t sums[STREAM_THREADS_MAX][LANES]; /* kept, so that no read can be left out */
+};
+
+VECTOR_INLINE void read_all_body(const char *from, size_t bytes, uint32_t sum[LANES])
+{
+    u32x16 sums[READS_A_TURN] = {{0}};
+    for (size_t at = 0; at + READS_A_TURN * sizeof(u32x16) <= bytes; at += READS_A_TURN * sizeof(u32x16))
+#pragma GCC unroll 8
+        for (size_t i = 0; i < READS_A_TURN; i++) {
+            u32x16 v;
+            __builtin_prefetch(from + at + i * sizeof(v) + READ_AHEAD_BYTES);
+            memcpy(&v, from + at + i * sizeof(v), sizeof(v));
+            sums[i] += v;
+        }
+    for (int i = 1; i < READS_A_TURN; i++)
+        sums[0] += sums[i];
+    memcpy(sum, &sums[0], sizeof(sums[0]));
+}
+FOR_EACH_PATH(read_all, (const char *from, size_t bytes, uint32_t sum[LANES]), (from, bytes, sum))
+
+struct read_launch {
+    struct read_task *task;
+    read_all_function read_all;
+};
+
+static void read_share(void *context, int thread_index, int n_threads)
+{
+    const struct read_launch *launch = context;
+    int64_t first, last;
+    stream_share((int64_t)(launch->task->bytes / 4096), thread_index, n_threads, &first, &last);
+    launch->read_all(launch->task->buffer + first * 4096, (size_t)(last - first) * 4096,
+                     launch->task->sums[thread_index]);
+}
+
+static enum status measure_reading(double *bytes_s, struct stream *stream, int ms, struct error *err)
+{
+    struct read_task task = {.bytes = MACHINE_LIMITS_BUFFER_BYTES};
+    void *buffer;
+    enum status st = stream_alloc(stream, &buffer, task.bytes, err);
+    if (st != STATUS_OK)
+        return st;
+    memset(buffer, 1, task.bytes);
+    task.buffer = buffer;
+    struct read_launch launch = {&task, read_all_of(stream_code_path(stream))};
+    int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now;
+    do {
+        int64_t start = clock_monotonic_ns();
+        stream_parallel(stream, read_share, &launch);
+        now = clock_monotonic_ns();
+        double here = (double)task.bytes * 1e9 / (double)(now - start);
+        *bytes_s = here > *bytes_s ? here : *bytes_s;
+    } while (now < end);
+    stream_free(stream, buffer, task.bytes);
+    return STATUS_OK;
+}
+
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+/* Results go where the compiler cannot follow them. */
+#define KEEP(value) __asm__ volatile("" : "+v"(value))
+
+enum { CHAINS = 16 };
+
+__attribute__((target("avx512f,avx512bf16"))) static double peak_avx512bf16(int turns)
+{
+    __m512 sum[CHAINS];
+    __m512bh x = (__m512bh)_mm512_set1_epi32(0x3c003c00), w = x;
+    for (int i = 0; i < CHAINS; i++)
+        sum[i] = _mm512_setzero_ps();
+    KEEP(x);
+    for (int t = 0; t < turns; t++)
+#pragma GCC unroll 16
+        for (int i = 0; i < CHAINS; i++)
+            sum[i] = _mm512_dpbf16_ps(sum[i], x, w);
+    for (int i = 0; i < CHAINS; i++)
+        KEEP(sum[i]);
+    return CHAINS * 64.0;
+}
+
+enum { AVX2_CHAINS = 12 };
+
+/* bf16 has to be widened first; that is not counted, so the AVX2 version cannot reach this. */
+__attribute__((target("avx2,fma"))) static double peak_avx2(int turns)
+{
+    __m256 sum[AVX2_CHAINS];
+    __m256 x = _mm256_set1_ps(1e-3f), w = x;
+    for (int i = 0; i < AVX2_CHAINS; i++)
+        sum[i] = _mm256_setzero_ps();
+    __asm__ volatile("" : "+x"(x));
+    for (int t = 0; t < turns; t++)
+#pragma GCC unroll 12
+        for (int i = 0; i < AVX2_CHAINS; i++)
+            sum[i] = _mm256_fmadd_ps(x, w, sum[i]);
+    for (int i = 0; i < AVX2_CHAINS; i++)
+        __asm__ volatile("" : "+x"(sum[i]));
+    return AVX2_CHAINS * 16.0;
+}
+#endif
+
+/* Where there is no loop of its own: the tile product on operands of the first-level cache. */
+static double peak_of_tile(tile_multiply multiply, int turns)
+{
+    enum { ROWS = 32, PAIRS = 64 };
+    static const _Alignas(64) bf16 a[ROWS * 2 * PAIRS], b[PAIRS * TILE_GROUPS_MAX * TILE_PAIR];
+    float acc[ROWS * TILE_COLUMNS];
+    struct tile_product p = {acc, TILE_COLUMNS, a, 2 * PAIRS, b, TILE_PAIR, TILE_GROUPS_MAX * TILE_PAIR, ROWS, TILE_GROUPS_MAX,
+                             PAIRS, 0, NULL, 0};
+    double operations = 2.0 * ROWS * TILE_COLUMNS * 2 * PAIRS;
+    int products = (int)((double)turns * 1024 / operations) + 1;
+    for (int i = 0; i < products; i++)
+        multiply(&p);
+    return operations * products / turns;
+}
+
+struct peak_task {
+    enum code_path path;
+    int turns;
+    double operations; /* of one thread */
+};
+
+static void peak_share(void *context, int thread_index, int n_threads)
+{
+    struct peak_task *task = context;
+    (void)n_threads;
+    double operations;
+#if defined(__x86_64__)
+    if (task->path == CODE_PATH_AVX512BF16)
+        operations = peak_avx512bf16(task->turns);
+    else if (task->path == CODE_PATH_AVX2)
+        operations = peak_avx2(task->turns);
+    else
+#endif
+        operations = peak_of_tile(tile_multiply_of(task->path), task->turns);
+    if (thread_index == 0)
+        task->operations = operations * task->turns;
+}
+
+static double measure_peak(struct stream *stream, int ms)
+{
+    struct peak_task task = {stream_code_path(stream), PEAK_TURNS, 0};
+    int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now;
+    double best = 0;
+    do {
+        int64_t start = clock_monotonic_ns();
+        stream_parallel(stream, peak_share, &task);
+        now = clock_monotonic_ns();
+        double here = task.operations * stream_n_threads(stream) * 1e9 / (double)(now - start);
+        best = here > best ? here : best;
+    } while (now < end);
+    return best;
+}
+
+enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms, struct error *err)
+{
+    *limits = (struct machine_limits){0};
+    limits->dense_flop_s = measure_peak(stream, ms);
+    return measure_reading(&limits->read_bytes_s, stream, ms, err);
+}
