@@ -16,12 +16,12 @@
 #define GOLDEN MGPT_SOURCE_DIR "/tests/golden/"
 
 static const char *const golden_models[] = {"v7b", "v34b"};
-enum { N_GOLDEN_MODELS = 2, TEST_PATH_BYTES = 512 };
+enum { N_GOLDEN_MODELS = 2, TEST_PATH_BYTES = 256 };
 
 /* "<golden>/<first><second>" in static storage: good until the next call. */
 static inline const char *golden_path(const char *first, const char *second)
 {
-    static char path[TEST_PATH_BYTES];
+    static char path[8 * TEST_PATH_BYTES];
     snprintf(path, sizeof(path), GOLDEN "%s%s", first, second);
     return path;
 }

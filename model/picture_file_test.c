@@ -1,0 +1,489 @@
+/*
+ * picture_file_test.c - goal: pictures of every kind come out as Pillow reads them, upright and in
+ * 8 bits; resizes and crops are Pillow's to the last bit; damaged and lying files are refused
+ * before memory is spent on them.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "model/crop.h"
+#include "model/exif.h"
+#include "model/file_bytes.h"
+#include "model/picture_file.h"
+#include "model/resize.h"
+#include "model/test_support.h"
+
+static json_t *expected_json(void)
+{
+    return load_json(GOLDEN "pictures/expected.json");
+}
+
+static struct picture *read_golden(const char *name)
+{
+    struct picture *picture;
+    struct error err = {0};
+    if (picture_read_file(&picture, golden_path("pictures/", name), NULL, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    return picture;
+}
+
+static int largest_difference(const struct picture *picture, const json_t *pixels)
+{
+    assert_int_equal(picture_bytes(picture), json_array_size(pixels));
+    int largest = 0;
+    for (size_t i = 0; i < picture_bytes(picture); i++) {
+        int difference =
+            abs((int)json_integer_value(json_array_get(pixels, i)) - picture->pixels[i]);
+        if (difference > largest)
+            largest = difference;
+    }
+    return largest;
+}
+
+static void test_every_kind_of_file(void **state)
+{
+    (void)state;
+    json_t *root = expected_json();
+    const char *name;
+    json_t *one;
+    json_object_foreach(json_object_get(root, "files"), name, one)
+    {
+        struct picture *picture = read_golden(name);
+        const json_t *size = json_object_get(one, "size");
+        if (picture->width != json_integer_value(json_array_get(size, 0)) ||
+            picture->height != json_integer_value(json_array_get(size, 1)) ||
+            picture->channels != json_integer_value(json_object_get(one, "channels")))
+            fail_msg("%s: %dx%d, %d channels", name, picture->width, picture->height,
+                     picture->channels);
+        int difference = largest_difference(picture, json_object_get(one, "pixels"));
+        if (difference > json_integer_value(json_object_get(one, "tolerance")))
+            fail_msg("%s: differs by %d", name, difference);
+        picture_destroy(picture);
+    }
+    json_decref(root);
+}
+
+/* The formula of make.py: pattern(). */
+static struct picture *pattern(int width, int height, int channels)
+{
+    struct picture *p;
+    assert_int_equal(picture_create(&p, width, height, channels, NULL), STATUS_OK);
+    for (uint64_t i = 0; i < picture_bytes(p); i++)
+        p->pixels[i] = (uint8_t)((uint32_t)(i * 2654435761u + i * i % 9973 * 40503) >> 24);
+    return p;
+}
+
+static int int_at(const json_t *list, size_t i)
+{
+    return (int)json_integer_value(json_array_get(list, i));
+}
+
+static void test_resizes_are_pillows(void **state)
+{
+    (void)state;
+    json_t *root = expected_json();
+    size_t i;
+    json_t *one;
+    json_array_foreach(json_object_get(root, "resizes"), i, one)
+    {
+        const json_t *from = json_object_get(one, "from");
+        const json_t *to = json_object_get(one, "to");
+        const char *filter = json_string_value(json_object_get(one, "filter"));
+        struct picture *in = pattern(int_at(from, 0), int_at(from, 1), int_at(from, 2));
+        struct picture *out;
+        assert_int_equal(resize(&out, in, int_at(to, 0), int_at(to, 1),
+                                strcmp(filter, "box") == 0 ? RESIZE_BOX : RESIZE_BICUBIC, NULL),
+                         STATUS_OK);
+        if (largest_difference(out, json_object_get(one, "pixels")) != 0)
+            fail_msg("resize %zu", i);
+        picture_destroy(out);
+        picture_destroy(in);
+    }
+    json_decref(root);
+}
+
+/* Any part of a resize is that part of the whole resize. */
+static void test_parts_of_a_resize(void **state)
+{
+    (void)state;
+    static const int sizes[][2] = {{20, 15}, {7, 31}, {16, 5}, {16, 12}, {5, 12}, {40, 40}};
+    for (int channels = 1; channels <= 4; channels++)
+        for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
+            struct picture *in = pattern(16, 12, channels);
+            struct picture *whole, *part;
+            int w = sizes[s][0], h = sizes[s][1];
+            assert_int_equal(resize(&whole, in, w, h, RESIZE_BICUBIC, NULL), STATUS_OK);
+            struct resize_target t = {.width = w,
+                                      .height = h,
+                                      .left = w / 3,
+                                      .top = h / 4,
+                                      .part_width = w / 2,
+                                      .part_height = h / 2};
+            assert_int_equal(resize_part(&part, in, &t, RESIZE_BICUBIC, NULL), STATUS_OK);
+            for (int y = 0; y < part->height; y++)
+                assert_memory_equal(part->pixels + (size_t)y * picture_row_bytes(part),
+                                    whole->pixels + (size_t)(y + t.top) * picture_row_bytes(whole) +
+                                        (size_t)(t.left * channels),
+                                    picture_row_bytes(part));
+            picture_destroy(part);
+            t.part_width = w - t.left + 1;
+            assert_int_equal(resize_part(&part, in, &t, RESIZE_BICUBIC, NULL), STATUS_INVALID);
+            assert_null(part);
+            picture_destroy(whole);
+            picture_destroy(in);
+        }
+}
+
+static void test_golden_crops(void **state)
+{
+    (void)state;
+    struct sizes sizes;
+    sizes_init(&sizes, 128, NULL);
+    for (int m = 0; m < N_GOLDEN_MODELS; m++) {
+        json_t *root = load_json(golden_path(golden_models[m], "/cases/cases.json"));
+        size_t i;
+        json_t *one;
+        json_array_foreach(json_object_get(root, "images"), i, one)
+        {
+            char path[TEST_PATH_BYTES];
+            struct picture *in, *expected, *crop;
+            snprintf(path, sizeof(path), "/cases/%s",
+                     json_string_value(json_object_get(one, "file")));
+            assert_int_equal(
+                picture_read_file(&in, golden_path(golden_models[m], path), NULL, NULL), STATUS_OK);
+            snprintf(path, sizeof(path), "/cases/%s",
+                     json_string_value(json_object_get(one, "crop")));
+            assert_int_equal(
+                picture_read_file(&expected, golden_path(golden_models[m], path), NULL, NULL),
+                STATUS_OK);
+            assert_int_equal(crop_to_sizes(&crop, in, &sizes, NULL), STATUS_OK);
+            assert_int_equal(crop->width, expected->width);
+            assert_int_equal(crop->height, expected->height);
+            struct picture *rgb;
+            picture_to_rgb(&rgb, expected, NULL);
+            assert_memory_equal(crop->pixels, rgb->pixels, picture_bytes(crop));
+            picture_destroy(rgb);
+            picture_destroy(crop);
+            picture_destroy(expected);
+            picture_destroy(in);
+        }
+        json_decref(root);
+    }
+    sizes_fini(&sizes);
+}
+
+static void test_crops_of_extreme_shapes(void **state)
+{
+    (void)state;
+    static const int shapes[][2] = {{1, 1}, {1, 20000}, {20000, 1}, {32768, 2}, {3, 5000}, {2, 1}};
+    static const int targets[] = {32, 512};
+    for (size_t t = 0; t < 2; t++) {
+        struct sizes sizes;
+        sizes_init(&sizes, targets[t], NULL);
+        for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+            struct picture *in = pattern(shapes[i][0], shapes[i][1], 4);
+            struct picture *crop;
+            struct error err = {0};
+            if (crop_to_sizes(&crop, in, &sizes, &err) != STATUS_OK)
+                fail_msg("%dx%d: %s", shapes[i][0], shapes[i][1], err.text);
+            struct picture_size size = sizes_choose(&sizes, in->width, in->height);
+            assert_int_equal(crop->width, size.width);
+            assert_int_equal(crop->height, size.height);
+            assert_int_equal(crop->channels, 3);
+            picture_destroy(crop);
+            picture_destroy(in);
+        }
+        sizes_fini(&sizes);
+    }
+}
+
+static void test_written_files_come_back(void **state)
+{
+    (void)state;
+    for (int channels = 1; channels <= 4; channels++) {
+        struct picture *in = pattern(33, 17, channels);
+        static const struct picture_write_options lossless[] = {
+            {.format = PICTURE_PNG}, {.format = PICTURE_WEBP, .quality = 101}};
+        for (size_t i = 0; i < 2; i++) {
+            uint8_t *bytes;
+            size_t n;
+            struct picture *out;
+            assert_int_equal(picture_write(&bytes, &n, in, &lossless[i], NULL), STATUS_OK);
+            assert_int_equal(picture_read(&out, bytes, n, NULL, NULL), STATUS_OK);
+            if (lossless[i].format == PICTURE_PNG) {
+                assert_int_equal(out->channels, channels);
+                assert_memory_equal(out->pixels, in->pixels, picture_bytes(in));
+            } else if (channels % 2 == 1) {
+                struct picture *rgb;
+                picture_to_rgb(&rgb, in, NULL);
+                assert_memory_equal(out->pixels, rgb->pixels, picture_bytes(rgb));
+                picture_destroy(rgb);
+            }
+            picture_destroy(out);
+            free(bytes);
+        }
+        picture_destroy(in);
+    }
+}
+
+static void test_lossy_files_come_back_alike(void **state)
+{
+    (void)state;
+    struct picture *in = read_golden("plain3.png");
+    for (int channels = 1; channels <= 4; channels++)
+        for (int format = PICTURE_JPEG; format <= PICTURE_WEBP; format++) {
+            struct picture *sized, *out;
+            char name[] = "plain0.png";
+            name[5] = (char)('0' + channels);
+            sized = read_golden(name);
+            struct picture_write_options options = {.format = (enum picture_format)format,
+                                                    .quality = 95};
+            uint8_t *bytes;
+            size_t n;
+            assert_int_equal(picture_write(&bytes, &n, sized, &options, NULL), STATUS_OK);
+            assert_int_equal(picture_read(&out, bytes, n, NULL, NULL), STATUS_OK);
+            struct picture *one, *two;
+            picture_to_rgb(&one, out, NULL);
+            picture_to_rgb(&two, sized, NULL);
+            int64_t sum = 0;
+            for (size_t i = 0; i < picture_bytes(one); i++)
+                sum += abs(one->pixels[i] - two->pixels[i]);
+            assert_true(sum / (int64_t)picture_bytes(one) < 25);
+            picture_destroy(one);
+            picture_destroy(two);
+            picture_destroy(out);
+            picture_destroy(sized);
+            free(bytes);
+        }
+    picture_destroy(in);
+}
+
+static void test_texts_of_a_png(void **state)
+{
+    (void)state;
+    struct picture *in = pattern(3, 2, 3);
+    struct picture_text texts[] = {{"parameters", "a cat\nSteps: 20"}, {"prompt", "na\xc3\xafve"}};
+    struct picture_write_options options = {.format = PICTURE_PNG, .texts = texts, .n_texts = 2};
+    uint8_t *bytes;
+    size_t n;
+    assert_int_equal(picture_write(&bytes, &n, in, &options, NULL), STATUS_OK);
+    assert_non_null(memmem(bytes, n, "tEXtparameters\0a cat\nSteps: 20", 30));
+    assert_non_null(memmem(bytes, n, "iTXtprompt\0\0\0\0\0na\xc3\xafve", 21));
+    free(bytes);
+    static const char *const bad[] = {"", "na\xc3\xafve",
+                                      "123456789012345678901234567890123456789012345678901234567890"
+                                      "12345678901234567890"};
+    for (size_t i = 0; i < 3; i++) {
+        texts[0].key = bad[i];
+        assert_int_equal(picture_write(&bytes, &n, in, &options, NULL), STATUS_INVALID);
+        assert_null(bytes);
+    }
+    picture_destroy(in);
+}
+
+static void test_files_are_replaced_whole(void **state)
+{
+    (void)state;
+    char folder[] = "/tmp/picture_file_test.XXXXXX";
+    assert_non_null(mkdtemp(folder));
+    char path[64], other[64];
+    snprintf(path, sizeof(path), "%s/a.png", folder);
+    snprintf(other, sizeof(other), "%s/none/a.png", folder);
+    struct picture *in = pattern(5, 4, 3);
+    struct picture *out;
+    struct picture_write_options options = {.format = PICTURE_PNG};
+    struct error err;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(picture_write_file(path, in, &options, NULL), STATUS_OK);
+    assert_int_equal(picture_read_file(&out, path, NULL, NULL), STATUS_OK);
+    picture_destroy(out);
+    assert_int_equal(picture_write_file(other, in, &options, &err), STATUS_IO);
+    assert_non_null(strstr(err.text, "no such file"));
+    assert_int_equal(picture_write_file("/dev/null", in, &options, NULL), STATUS_OK);
+    struct stat info;
+    assert_int_equal(stat("/dev/null", &info), 0);
+    assert_true(S_ISCHR(info.st_mode));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(folder), 0); /* nothing else was left there */
+    picture_destroy(in);
+    assert_int_equal(picture_parse_format("out.PNG"), PICTURE_PNG);
+    assert_int_equal(picture_parse_format("jpeg"), PICTURE_JPEG);
+    assert_int_equal(picture_parse_format("a.b.webp"), PICTURE_WEBP);
+    assert_int_equal(picture_parse_format("png.gif"), -1);
+}
+
+struct file {
+    unsigned char *bytes;
+    size_t n;
+};
+
+static struct file load(const char *name)
+{
+    struct file f;
+    struct error err = {0};
+    if (file_bytes_read(&f.bytes, &f.n, golden_path("pictures/", name), 1 << 20, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    return f;
+}
+
+static const char *const samples[] = {
+    "plain4.png", "palette.png", "interlaced.png", "rgb.jpg",   "cmyk.jpg",     "progressive.jpg",
+    "lossy.webp", "turn6.webp",  "animated.webp",  "turn6.jpg", "animated.png", "grey16.png"};
+enum { N_SAMPLES = sizeof(samples) / sizeof(samples[0]) };
+
+/* What is cut anywhere is refused, or (behind the pixels) read. */
+static void test_cut_files(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        struct file f = load(samples[i]);
+        for (size_t n = 0; n < f.n; n++) {
+            /* A copy of its own size: the address sanitizer sees a read behind its end. */
+            uint8_t *cut = malloc(n + 1);
+            memcpy(cut, f.bytes, n);
+            cut = realloc(cut, n ? n : 1);
+            struct picture *out;
+            enum status st = picture_read(&out, cut, n, NULL, NULL);
+            assert_true(st == STATUS_OK || !out);
+            if (n < f.n / 2 && strncmp(samples[i], "animated", 8) != 0)
+                assert_int_not_equal(st, STATUS_OK);
+            picture_destroy(out);
+            free(cut);
+        }
+        free(f.bytes);
+    }
+}
+
+/* Every byte in turn is set to some other values: an answer or a reason, never a crash. Limits keep
+ * it small. */
+static void test_damaged_files(void **state)
+{
+    (void)state;
+    struct picture_limits limits = {.side_max = 64, .pixels_max = 4096, .bytes_max = 1 << 20};
+    static const uint8_t masks[] = {0xff, 0x80, 0x01};
+    for (size_t i = 0; i < N_SAMPLES; i++) {
+        struct file f = load(samples[i]);
+        for (size_t at = 0; at < f.n; at++)
+            for (size_t m = 0; m < sizeof(masks); m++) {
+                f.bytes[at] ^= masks[m];
+                struct picture *out;
+                struct error err = {0};
+                enum status st = picture_read(&out, f.bytes, f.n, &limits, &err);
+                assert_true((st == STATUS_OK) == (out != NULL));
+                if (out)
+                    assert_true(out->width <= 64 && out->height <= 64);
+                picture_destroy(out);
+                f.bytes[at] ^= masks[m];
+            }
+        free(f.bytes);
+    }
+}
+
+static void expect_refusal(const uint8_t *bytes, size_t n, const struct picture_limits *limits,
+                           enum status expected, const char *text)
+{
+    struct picture *out;
+    struct error err = {0};
+    assert_int_equal(picture_read(&out, bytes, n, limits, &err), expected);
+    assert_null(out);
+    if (!strstr(err.text, text))
+        fail_msg("'%s', expected '%s'", err.text, text);
+}
+
+static void test_limits_and_lying_headers(void **state)
+{
+    (void)state;
+    struct file f = load("plain3.png");
+    struct picture_limits limits = {.side_max = 12, .pixels_max = 96, .bytes_max = f.n};
+    struct picture *out;
+    assert_int_equal(picture_read(&out, f.bytes, f.n, &limits, NULL), STATUS_OK);
+    picture_destroy(out);
+    limits.side_max = 11;
+    expect_refusal(f.bytes, f.n, &limits, STATUS_INVALID, "12x8 pixels, expected sides of 1 to 11");
+    limits.side_max = 12;
+    limits.pixels_max = 95;
+    expect_refusal(f.bytes, f.n, &limits, STATUS_INVALID, "expected at most 95 in all");
+    limits.pixels_max = 96;
+    limits.bytes_max = f.n - 1;
+    expect_refusal(f.bytes, f.n, &limits, STATUS_INVALID, "a picture file of");
+    free(f.bytes);
+
+    /* 50,000 pixels wide; 65,000 by 65,000 in a few bytes. */
+    struct picture *wide = pattern(50000, 1, 1);
+    uint8_t *bytes;
+    size_t n;
+    picture_write(&bytes, &n, wide, &(struct picture_write_options){.format = PICTURE_PNG}, NULL);
+    expect_refusal(bytes, n, NULL, STATUS_INVALID, "50000x1 pixels, expected sides of 1 to 32768");
+    free(bytes);
+    picture_destroy(wide);
+    static const uint8_t huge_jpeg[] = {0xff, 0xd8, 0xff, 0xc0, 0,    11, 8,    0xfd, 0xe8,
+                                        0xfd, 0xe8, 1,    1,    0x11, 0,  0xff, 0xda, 0,
+                                        8,    1,    1,    0,    0,    63, 0,    0xff, 0xd9};
+    expect_refusal(huge_jpeg, sizeof(huge_jpeg), NULL, STATUS_INVALID, "65000x65000 pixels");
+
+    expect_refusal((const uint8_t *)"", 0, NULL, STATUS_INVALID, "empty");
+    expect_refusal((const uint8_t *)"GIF89a...........", 16, NULL, STATUS_UNSUPPORTED,
+                   "no PNG, JPEG or WebP");
+    expect_refusal((const uint8_t *)"\x89PNG\r\n\x1a\n", 8, NULL, STATUS_INVALID, "PNG:");
+    expect_refusal((const uint8_t *)"\xff\xd8\xff", 3, NULL, STATUS_INVALID, "JPEG:");
+    expect_refusal((const uint8_t *)"RIFF\xff\xff\xff\x7fWEBPVP8 ", 16, NULL, STATUS_INVALID,
+                   "WebP:");
+    assert_int_equal(picture_create(&out, 0, 1, 3, NULL), STATUS_INVALID);
+    assert_int_equal(picture_create(&out, 65535, 65535, 4, NULL), STATUS_INVALID);
+    assert_int_equal(picture_create(&out, 1, 1, 5, NULL), STATUS_INVALID);
+}
+
+/* One IFD with `n` entries of which the last is the orientation. */
+static void test_exif_of_strangers(void **state)
+{
+    (void)state;
+    uint8_t little[] = {'I', 'I', '*', 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0};
+    uint8_t big[] = {'M', 'M', 0, '*', 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0};
+    assert_int_equal(exif_orientation(little, sizeof(little)), 6);
+    assert_int_equal(exif_orientation(big, sizeof(big)), 6);
+    for (size_t n = 0; n < 20; n++) {
+        assert_int_equal(exif_orientation(little, n), 1);
+        assert_int_equal(exif_orientation(big, n), 1);
+    }
+    little[18] = 9; /* no orientation */
+    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
+    little[18] = 6;
+    little[12] = 4; /* of another type */
+    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
+    little[12] = 3;
+    memset(little + 4, 0xff, 4); /* a directory far outside */
+    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
+    little[4] = 21;
+    memset(little + 5, 0, 3);
+    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
+    assert_int_equal(exif_orientation((const uint8_t *)"Exif\0\0", 6), 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_kind_of_file),
+        cmocka_unit_test(test_resizes_are_pillows),
+        cmocka_unit_test(test_parts_of_a_resize),
+        cmocka_unit_test(test_golden_crops),
+        cmocka_unit_test(test_crops_of_extreme_shapes),
+        cmocka_unit_test(test_written_files_come_back),
+        cmocka_unit_test(test_lossy_files_come_back_alike),
+        cmocka_unit_test(test_texts_of_a_png),
+        cmocka_unit_test(test_files_are_replaced_whole),
+        cmocka_unit_test(test_cut_files),
+        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_limits_and_lying_headers),
+        cmocka_unit_test(test_exif_of_strangers),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
