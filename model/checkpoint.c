@@ -8,13 +8,12 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "model/checkpoint_index.h"
 #include "model/file_bytes.h"
-#include "model/json_fields.h"
 #include "model/safetensors.h"
 
 #define SINGLE_NAME "model.safetensors"
 #define INDEX_NAME  "model.safetensors.index.json"
-#define SUFFIX      ".safetensors"
 #define CODEC_NAMES "model.vqmodel."
 
 struct table_entry {
@@ -111,97 +110,58 @@ static const struct table_entry *lookup(const struct checkpoint *checkpoint, con
     return bsearch(&key, checkpoint->entries, checkpoint->n_entries, sizeof(key), by_name);
 }
 
-/*
- * A shard is a plain name inside the folder: no path, so that an index cannot point elsewhere. A
- * symbolic link of that name is followed, because download caches consist of them and whoever made
- * the folder made the link.
- */
-static bool is_plain_name(const char *name)
-{
-    size_t length = strlen(name), suffix = strlen(SUFFIX);
-    return length > suffix && length < 256 && name[0] != '.' && !strchr(name, '/') &&
-           !strchr(name, '\\') && strcmp(name + length - suffix, SUFFIX) == 0;
-}
-
-/* The distinct shard names of the map, opened in the order they occur. names[] borrows from the
- * map. */
-static enum status open_shards(struct checkpoint *checkpoint, const json_t *map, const char **names,
+/* The shards an index names, in its order, so that shard k here is shard k there. */
+static enum status open_shards(struct checkpoint *checkpoint, const struct checkpoint_index *index,
                                struct error *err)
 {
-    const char *tensor;
-    json_t *value;
-    json_object_foreach((json_t *)map, tensor, value)
-    {
-        const char *name = json_string_value(value);
-        char found[JSON_FIELDS_TEXT_BYTES];
-        if (!name || !is_plain_name(name))
-            return error_set(err, STATUS_INVALID,
-                             "'%s': tensor '%.128s' is placed in %s, expected the name of a "
-                             ".safetensors file in the same folder",
-                             checkpoint->index_path, tensor, json_fields_describe(found, value));
-        int i = 0;
-        while (i < checkpoint->n_shards && strcmp(names[i], name) != 0)
-            i++;
-        if (i < checkpoint->n_shards)
-            continue;
-        if (i == CHECKPOINT_SHARDS_MAX)
-            return error_set(err, STATUS_INVALID, "'%s' names more than %d files",
-                             checkpoint->index_path, CHECKPOINT_SHARDS_MAX);
-        names[i] = name;
-        enum status st = open_shard(checkpoint, name, err);
+    for (int i = 0; i < checkpoint_index_n_shards(index); i++) {
+        enum status st = open_shard(checkpoint, checkpoint_index_shard(index, i), err);
         if (st != STATUS_OK)
             return error_wrap(err, st, "'%s' places tensor '%.128s' in '%s'",
-                              checkpoint->index_path, tensor, name);
+                              checkpoint->index_path, checkpoint_index_example(index, i),
+                              checkpoint_index_shard(index, i));
     }
+    return STATUS_OK;
+}
+
+struct comparison {
+    const struct checkpoint *checkpoint;
+    const struct checkpoint_index *index;
+    struct error *err;
+};
+
+static enum status compare_tensor(void *context, const char *tensor, const char *shard)
+{
+    const struct comparison *c = context;
+    if (is_codec(tensor))
+        return STATUS_OK;
+    const struct table_entry *entry = lookup(c->checkpoint, tensor);
+    if (!entry)
+        return error_set(c->err, STATUS_NOT_FOUND,
+                         "'%s/%s' has no tensor '%.128s', which '%s' places there",
+                         c->checkpoint->folder, shard, tensor, c->checkpoint->index_path);
+    const char *found = checkpoint_index_shard(c->index, entry->shard_index);
+    if (strcmp(found, shard) != 0)
+        return error_set(c->err, STATUS_INVALID,
+                         "'%s' places tensor '%.128s' in '%s', but it is in '%s'",
+                         c->checkpoint->index_path, tensor, shard, found);
     return STATUS_OK;
 }
 
 /* Index and shards must name the same tensors at the same places: files of two savings do not mix
  * unseen. */
-static enum status compare_index(const struct checkpoint *checkpoint, const json_t *map,
-                                 const char **names, struct error *err)
+static enum status compare_index(const struct checkpoint *checkpoint,
+                                 const struct checkpoint_index *index, struct error *err)
 {
-    const char *tensor;
-    json_t *value;
-    json_object_foreach((json_t *)map, tensor, value)
-    {
-        if (is_codec(tensor))
-            continue;
-        const struct table_entry *entry = lookup(checkpoint, tensor);
-        if (!entry)
-            return error_set(
-                err, STATUS_NOT_FOUND, "'%s/%s' has no tensor '%.128s', which '%s' places there",
-                checkpoint->folder, json_string_value(value), tensor, checkpoint->index_path);
-        if (strcmp(names[entry->shard_index], json_string_value(value)) != 0)
-            return error_set(err, STATUS_INVALID,
-                             "'%s' places tensor '%.128s' in '%s', but it is in '%s'",
-                             checkpoint->index_path, tensor, json_string_value(value),
-                             names[entry->shard_index]);
+    struct comparison comparison = {checkpoint, index, err};
+    enum status st = checkpoint_index_each(index, compare_tensor, &comparison);
+    for (size_t i = 0; i < checkpoint->n_entries && st == STATUS_OK; i++) {
+        const struct table_entry *entry = &checkpoint->entries[i];
+        if (!checkpoint_index_place(index, entry->name))
+            st = error_set(err, STATUS_INVALID, "'%s' does not name tensor '%.128s' of '%s/%s'",
+                           checkpoint->index_path, entry->name, checkpoint->folder,
+                           checkpoint_index_shard(index, entry->shard_index));
     }
-    for (size_t i = 0; i < checkpoint->n_entries; i++)
-        if (!json_object_get(map, checkpoint->entries[i].name))
-            return error_set(err, STATUS_INVALID, "'%s' does not name tensor '%.128s' of '%s/%s'",
-                             checkpoint->index_path, checkpoint->entries[i].name,
-                             checkpoint->folder, names[checkpoint->entries[i].shard_index]);
-    return STATUS_OK;
-}
-
-static enum status open_weight_map(struct checkpoint *checkpoint, const json_t *root,
-                                   struct error *err)
-{
-    struct json_fields fields = {root, checkpoint->index_path, ""};
-    const json_t *map;
-    const char **names = calloc(CHECKPOINT_SHARDS_MAX, sizeof(*names));
-    if (!names)
-        return no_memory(checkpoint->folder, err);
-    enum status st = json_fields_object(&fields, "weight_map", true, &map, err);
-    if (st == STATUS_OK)
-        st = open_shards(checkpoint, map, names, err);
-    if (st == STATUS_OK)
-        st = make_table(checkpoint, err);
-    if (st == STATUS_OK)
-        st = compare_index(checkpoint, map, names, err);
-    free(names);
     return st;
 }
 
@@ -209,15 +169,19 @@ static enum status open_indexed(struct checkpoint *checkpoint, struct error *err
 {
     unsigned char *text;
     size_t bytes;
-    json_t *root = NULL;
+    struct checkpoint_index *index = NULL;
     enum status st =
         file_bytes_read(&text, &bytes, checkpoint->index_path, CHECKPOINT_INDEX_BYTES_MAX, err);
     if (st == STATUS_OK)
-        st = json_fields_parse(&root, text, bytes, checkpoint->index_path, err);
-    if (st == STATUS_OK)
-        st = open_weight_map(checkpoint, root, err);
-    json_decref(root);
+        st = checkpoint_index_parse(&index, text, bytes, checkpoint->index_path, err);
     free(text);
+    if (st == STATUS_OK)
+        st = open_shards(checkpoint, index, err);
+    if (st == STATUS_OK)
+        st = make_table(checkpoint, err);
+    if (st == STATUS_OK)
+        st = compare_index(checkpoint, index, err);
+    checkpoint_index_destroy(index);
     return st;
 }
 

@@ -18,8 +18,6 @@
 #include "model/tensor.h"
 
 enum {
-    CHECKPOINT_SHARDS_MAX = 512,
-    CHECKPOINT_INDEX_BYTES_MAX = 4 << 20,
     CHECKPOINT_TENSORS_MAX = 1 << 16, /* over all shards */
     CHECKPOINT_DIGEST_BYTES = 32
 };
