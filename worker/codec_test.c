@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -202,6 +203,36 @@ static void test_memory_grows_with_the_picture(void **state)
     golden_fini(&golden);
 }
 
+/* The address space is the allocator that a test can make fail; sanitizers need it for themselves.
+ */
+static void test_no_memory_for_a_picture(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    skip();
+#endif
+    struct golden golden;
+    struct error err;
+    struct rlimit before, tight;
+    enum { SIDE = 2048, N_CODES = SIDE / CODEC_PATCH * SIDE / CODEC_PATCH };
+    static uint8_t rgb[SIDE * SIDE * 3];
+    static int32_t codes[N_CODES];
+    golden_init(&golden, "v7b", 2);
+    assert_int_equal(codec_decode(golden.codec, codes, 32, 32, rgb, NULL), STATUS_OK);
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    tight = before;
+    tight.rlim_cur = (rlim_t)400 << 20; /* the program and the codec fit, 2048 x 2048 needs 1 GiB */
+    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+    enum status decoded = codec_decode(golden.codec, codes, SIDE, SIDE, rgb, &err);
+    enum status encoded = codec_encode(golden.codec, rgb, SIDE, SIDE, codes, NULL);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    assert_int_equal(decoded, STATUS_NOMEM);
+    assert_int_equal(encoded, STATUS_NOMEM);
+    assert_non_null(strstr(err.text, "no memory for a picture of 2048x2048"));
+    assert_int_equal(codec_decode(golden.codec, codes, 32, 32, rgb, NULL), STATUS_OK);
+    golden_fini(&golden);
+}
+
 static void test_missing_folder(void **state)
 {
     (void)state;
@@ -225,6 +256,7 @@ int main(void)
         cmocka_unit_test(test_threads_change_no_bit),
         cmocka_unit_test(test_refuses_sizes_and_codes),
         cmocka_unit_test(test_memory_grows_with_the_picture),
+        cmocka_unit_test(test_no_memory_for_a_picture),
         cmocka_unit_test(test_missing_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
