@@ -119,9 +119,13 @@ static void house_close(struct house *h)
     }
     zmq_close(h->router);
     zmq_ctx_term(h->zmq);
-    char command[128];
-    snprintf(command, sizeof(command), "%s/control", h->folder);
-    unlink(command);
+    /* ZeroMQ leaves the files of its ipc sockets behind. */
+    static const char *const names[] = {"control", "link-0", "link-1", "link-2"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        char path[128];
+        snprintf(path, sizeof(path), "%s/%s", h->folder, names[i]);
+        unlink(path);
+    }
     rmdir(h->folder);
 }
 
