@@ -12,7 +12,7 @@
 #include "model/pickle.h"
 #include "model/zip.h"
 
-#define PICKLE_NAME "/data.pkl"
+#define PICKLE_NAME "data.pkl"
 
 enum {
     ENTRY_NAME_BYTES = ZIP_NAME_BYTES_MAX + 16,
@@ -69,7 +69,7 @@ static enum status find_prefix(struct vqgan_checkpoint *checkpoint, struct error
     int n = 0;
     for (size_t i = 0; i < zip_count(zip); i++) {
         const char *name = zip_entry_at(zip, i)->name, *slash = strchr(name, '/');
-        if (!slash || strcmp(slash, PICKLE_NAME) != 0)
+        if (!slash || strcmp(slash + 1, PICKLE_NAME) != 0)
             continue;
         n++;
         memcpy(checkpoint->prefix, name, (size_t)(slash - name));
@@ -115,7 +115,7 @@ static enum status check_byte_order(struct vqgan_checkpoint *checkpoint, struct 
 static enum status parse_pickle(struct vqgan_checkpoint *checkpoint, struct error *err)
 {
     const struct zip_entry *entry =
-        find_entry(checkpoint, "", (struct pickle_text){PICKLE_NAME + 1, 8});
+        find_entry(checkpoint, "", (struct pickle_text){PICKLE_NAME, strlen(PICKLE_NAME)});
     snprintf(checkpoint->pickle_name, sizeof(checkpoint->pickle_name), "%.400s: data.pkl",
              zip_path(checkpoint->zip));
     enum status st =

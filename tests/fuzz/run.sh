@@ -1,0 +1,43 @@
+#!/bin/sh
+# Builds all fuzz targets and runs each of them for some time, one after the other.
+# usage: tests/fuzz/run.sh SECONDS [BUILD [TARGET...]]      SECONDS for each target; BUILD: [build-fuzz]; targets as "pickle"
+# What is found lies in BUILD/fuzz/found; exit 1 when there is anything. The corpora of the tree are read, never written.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+[ $# -ge 1 ] || { sed -n '3p' "$0" | cut -c3- >&2; exit 2; }
+seconds=$1
+build=${2:-$root/build-fuzz}
+[ $# -ge 2 ] && shift 2 || shift 1
+
+cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER="${CC:-clang}" -DMGPT_FUZZ=ON >"$build.log" 2>&1 ||
+    { cat "$build.log" >&2; exit 1; }
+rm -f "$build.log"
+targets=$*
+[ -n "$targets" ] || targets=$(cd "$here" && ls ./*_fuzz.c | sed 's,^\./,,; s,_fuzz\.c$,,')
+programs=
+for name in $targets; do programs="$programs ${name}_fuzz"; done
+# shellcheck disable=SC2086 # the list is meant to be split
+ninja -C "$build" -j "${JOBS:-2}" $programs >"$build/fuzz.log" 2>&1 || { tail -30 "$build/fuzz.log" >&2; exit 1; }
+
+found=$build/fuzz/found
+mkdir -p "$found"
+failed=0
+for name in $targets; do
+    work=$build/fuzz/corpus-$name
+    mkdir -p "$work" "$here/corpus/$name"
+    dictionary=
+    [ -f "$here/$name.dict" ] && dictionary=-dict=$here/$name.dict
+    # Limits: 2 GiB of memory, 10 s for an input, 64 KiB of input (the corpora hold smaller ones).
+    # shellcheck disable=SC2086
+    if "$build/fuzz/${name}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
+        -print_final_stats=1 -artifact_prefix="$found/$name-" $dictionary "$work" "$here/corpus/$name" \
+        >"$build/fuzz/$name.log" 2>&1; then
+        echo "$name: $(grep -o 'number_of_executed_units: [0-9]*' "$build/fuzz/$name.log" | grep -o '[0-9]*$') executions in $seconds s, nothing found"
+    else
+        failed=1
+        echo "$name: FAILED"
+        grep -E 'ERROR|SUMMARY|Test unit|runtime error' "$build/fuzz/$name.log" | head -5
+    fi
+done
+exit $failed
