@@ -8,8 +8,10 @@
 #include "base/check.h"
 #include "scheduler/state.h"
 
-enum { FACTOR_MIN_ROUNDS = 1 };
-static const double WAY_GAIN = 0.1, FACTOR_GAIN = 0.05;
+enum { WAY_LEAST_PLANS = 16 };
+static const double WAY_GAIN = 0.5, WAY_SINKS = 0.02;
+static const double IDLE_SHARE = 0.02; /* a stage that idles less is taken as always busy */
+static const double FACTOR_GAIN = 0.05;
 static const double FACTOR_MOST = 4; /* a machine that is busier than that tells nothing */
 
 void account_active(struct scheduler *s, int64_t now_ns)
@@ -32,12 +34,10 @@ static struct history *find(struct scheduler *s, uint64_t number)
 void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns)
 {
     const struct plan *plan = &step->plan;
-    s->history[plan->number % STATE_HISTORY] =
-        (struct history){.number = plan->number,
-                         .n_tokens = plan->n_tokens,
-                         .n_context = plan->n_context,
-                         .formed_ns = now_ns,
-                         .alone = s->n_in_flight < s->options.n_stages};
+    s->history[plan->number % STATE_HISTORY] = (struct history){.number = plan->number,
+                                                                .n_tokens = plan->n_tokens,
+                                                                .n_context = plan->n_context,
+                                                                .formed_ns = now_ns};
     s->figures.plans += plan->n_rows > 0;
     s->figures.rows_computed += (uint64_t)plan->n_tokens;
     for (int i = 0; i < step->n_entries; i++) {
@@ -50,17 +50,51 @@ void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns
     }
 }
 
-/* All is known of a plan that had the stages to itself: what its way took beside the steps. */
+/* All is known of a plan: what its way took beside the steps, waiting for others included. */
 static void learn_way(struct scheduler *s, const struct history *h)
 {
-    if (!h->alone || h->n_measured != s->options.n_stages || h->answered_ns == 0 ||
-        h->n_tokens == 0)
+    if (h->n_measured != s->options.n_stages || h->answered_ns == 0 || h->n_tokens == 0)
         return;
-    double way = (double)(h->answered_ns - h->formed_ns - h->busy_ns);
-    if (way < 0)
-        way = 0;
-    /* Waiting for others can only add to it, so small values are believed sooner. */
-    s->way_ns += (way < s->way_ns ? 4 * WAY_GAIN : WAY_GAIN) * (way - s->way_ns);
+    s->span.way_ns += (double)(h->answered_ns - h->formed_ns - h->busy_ns);
+    s->span.n_plans++;
+}
+
+/* Stages that idle are waiting for the way: then it is what plans took beside their steps. When the
+ * slowest stage never idles, the way is shorter than what the micro-batches hide; how much shorter
+ * shows only with fewer of them, so the estimate sinks slowly until that is tried. */
+void account_review(struct scheduler *s)
+{
+    struct span *span = &s->span;
+    double wall = (double)(s->now_ns - span->from_ns), most = 0;
+    for (int i = 0; i < s->options.n_stages; i++) {
+        double busy = (double)(s->stage_busy[i] - span->stage_busy[i]);
+        most = busy > most ? busy : most;
+    }
+    if (span->n_plans >= WAY_LEAST_PLANS && wall > 0 && span->n_slots == s->n_slots) {
+        double n_rows = (double)s->n_rows / s->n_slots,
+               n_context = (double)s->n_context / s->n_slots, sum;
+        double worst = cost_step_ns(s->cost, n_rows, n_context, &sum);
+        double hidden = s->n_slots * worst - sum;
+        if (most < (1 - IDLE_SHARE) * wall)
+            s->way_ns += WAY_GAIN * (span->way_ns / span->n_plans - s->way_ns);
+        else if (s->way_ns > hidden)
+            s->way_ns = hidden > 0 ? hidden : 0;
+        else
+            s->way_ns *= 1 - WAY_SINKS;
+        if (s->way_ns < 0)
+            s->way_ns = 0;
+    }
+    account_restart_span(s);
+}
+
+void account_restart_span(struct scheduler *s)
+{
+    s->span.from_ns = s->now_ns;
+    s->span.way_ns = 0;
+    s->span.n_plans = 0;
+    s->span.n_slots = s->n_slots;
+    for (int i = 0; i < s->options.n_stages; i++)
+        s->span.stage_busy[i] = s->stage_busy[i];
 }
 
 void account_answered(struct scheduler *s, const struct step *step, double useful, int64_t now_ns)
