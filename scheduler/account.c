@@ -183,12 +183,27 @@ int64_t scheduler_backlog_ns(const struct scheduler *s)
     return (int64_t)(wait_rounds(s, NULL) * account_round_ns(s, 0));
 }
 
-/* Its own rounds get slower as all contexts grow: the mean is that of half way. */
+/* Mean context that `other` adds to the next `rounds` rounds, beyond what it has now. It grows by
+ * its rows every round; when it ends before, another like it is taken to follow from the beginning:
+ * a server that is busy now stays so. */
+static double mean_growth(const struct request *other, double rounds)
+{
+    double own = rounds_left(other), n_rows = other->load_rows;
+    if (own >= rounds)
+        return n_rows * rounds / 2;
+    double generated = n_rows * request_n_generated(other);
+    double before = n_rows * own / 2, after = n_rows * (rounds - own) / 2 - generated;
+    return (before * own + after * (rounds - own)) / rounds;
+}
+
 static double own_ns(const struct scheduler *s, const struct request *r)
 {
-    double rounds = rounds_left(r);
-    double rows = s->n_rows > 2 ? s->n_rows : 2;
-    return rounds * account_round_ns(s, rows * rounds / 2);
+    double rounds = rounds_left(r), growth = 0;
+    for (int i = 0; i < s->n_running && rounds > 0; i++)
+        growth += mean_growth(s->running[i], rounds);
+    if (growth < -(double)s->n_context)
+        growth = -(double)s->n_context;
+    return rounds * account_round_ns(s, growth);
 }
 
 enum status scheduler_progress(const struct scheduler *s, int64_t now_ns, uint64_t id,

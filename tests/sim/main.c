@@ -2,6 +2,8 @@
  * main.c - mgpt-sim: one simulation by options, or the promised cases.
  */
 #include <getopt.h>
+#include <math.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -131,126 +133,139 @@ static void run_causes(const struct sim_options *o)
     }
 }
 
-enum {
-    OPTION_GOALS = 1,
-    OPTION_JSON,
-    OPTION_CAUSES,
-    OPTION_HELP,
-    OPTION_MIX,
-    OPTION_SPEEDS,
-    OPTION_ARRIVALS,
-    OPTION_MEASURED,
-    OPTION_NUMBER /* and all above: an index into the table of numbers */
+enum { OPTION_TEXT = 1, OPTION_NUMBER };
+
+/* What the command line says. */
+struct settings {
+    struct sim_options sim;
+    const char *measured;
+    double seed;
+    int json, goals, causes, help;
 };
 
 struct number {
     const char *name;
-    double *real;
-    int *integer;
+    size_t offset; /* in struct settings */
+    int is_integer;
 };
+static const struct number numbers[] = {
+    {"stages", offsetof(struct settings, sim.n_stages), 1},
+    {"weight-us", offsetof(struct settings, sim.weight_us), 0},
+    {"token-us", offsetof(struct settings, sim.token_us), 0},
+    {"context-us", offsetof(struct settings, sim.context_us), 0},
+    {"fixed-us", offsetof(struct settings, sim.fixed_us), 0},
+    {"jitter", offsetof(struct settings, sim.jitter), 0},
+    {"hop-us", offsetof(struct settings, sim.hop_us), 0},
+    {"turn-us", offsetof(struct settings, sim.turn_us), 0},
+    {"requests", offsetof(struct settings, sim.n_requests), 1},
+    {"rate", offsetof(struct settings, sim.rate), 0},
+    {"concurrency", offsetof(struct settings, sim.concurrency), 1},
+    {"warm", offsetof(struct settings, sim.warm_s), 0},
+    {"seconds", offsetof(struct settings, sim.seconds), 0},
+    {"prompt", offsetof(struct settings, sim.prompt_tokens), 1},
+    {"guidance", offsetof(struct settings, sim.guidance), 0},
+    {"seed", offsetof(struct settings, seed), 0},
+    {"kv-blocks", offsetof(struct settings, sim.kv_blocks), 1},
+    {"micro-batches", offsetof(struct settings, sim.micro_batches), 1},
+    {"prefill-chunk", offsetof(struct settings, sim.prefill_chunk), 1},
+};
+enum { N_NUMBERS = sizeof(numbers) / sizeof(numbers[0]), N_WORDS = 8 };
+
+static int set_number(struct settings *settings, const struct number *number, const char *text)
+{
+    double value;
+    char *at = (char *)settings + number->offset;
+    if (parse_number(&value, text) || (number->is_integer && fabs(value) > 1e9))
+        return 1;
+    if (number->is_integer)
+        *(int *)(void *)at = (int)value;
+    else
+        *(double *)(void *)at = value;
+    return 0;
+}
+
+static int set_text(struct settings *settings, const char *name, const char *text)
+{
+    if (strcmp(name, "mix") == 0)
+        return parse_mix(&settings->sim, text);
+    if (strcmp(name, "speeds") == 0)
+        return parse_speeds(&settings->sim, text);
+    if (strcmp(name, "arrivals") == 0)
+        return parse_arrivals(&settings->sim, text);
+    settings->measured = text;
+    return 0;
+}
+
+/* Returns 0, or 2 after saying what is wrong. */
+static int read_options(struct settings *settings, int argc, char **argv)
+{
+    struct option options[N_WORDS + N_NUMBERS + 1] = {
+        {"goals", no_argument, &settings->goals, 1},
+        {"json", no_argument, &settings->json, 1},
+        {"causes", no_argument, &settings->causes, 1},
+        {"help", no_argument, &settings->help, 1},
+        {"mix", required_argument, NULL, OPTION_TEXT},
+        {"speeds", required_argument, NULL, OPTION_TEXT},
+        {"arrivals", required_argument, NULL, OPTION_TEXT},
+        {"measured", required_argument, NULL, OPTION_TEXT},
+    };
+    for (int i = 0; i < N_NUMBERS; i++)
+        options[N_WORDS + i] =
+            (struct option){numbers[i].name, required_argument, NULL, OPTION_NUMBER};
+    int found, index = 0;
+    while ((found = getopt_long(argc, argv, "", options, &index)) != -1) {
+        int is_wrong = 0;
+        if (found == '?')
+            return 2;
+        if (found == OPTION_TEXT)
+            is_wrong = set_text(settings, options[index].name, optarg);
+        else if (found == OPTION_NUMBER)
+            is_wrong = set_number(settings, &numbers[index - N_WORDS], optarg);
+        if (is_wrong)
+            return wrong(options[index].name, optarg);
+    }
+    settings->sim.seed = (uint64_t)settings->seed;
+    return optind < argc ? wrong("an option", argv[optind]) : 0;
+}
+
+static int run(struct settings *settings)
+{
+    struct sim_options *o = &settings->sim;
+    struct sim_result result;
+    struct error err;
+    struct cost_model *cost = NULL;
+    if (settings->measured) {
+        if (o->n_stages < 1 || o->n_stages > SCHEDULER_STAGES_MAX ||
+            cost_create(&cost, o->n_stages, NULL, &err) != STATUS_OK ||
+            load_measured(cost, settings->measured))
+            return wrong("measured", settings->measured);
+        o->measured = cost;
+    }
+    enum status st = sim_run(o, &result, &err);
+    if (st != STATUS_OK) {
+        fprintf(stderr, "mgpt-sim: %s\n", err.text);
+    } else if (settings->json) {
+        report_json(o, &result);
+    } else {
+        report_head();
+        report_line("", o, &result);
+        if (settings->causes)
+            run_causes(o);
+    }
+    cost_destroy(cost);
+    return st == STATUS_OK ? 0 : st == STATUS_INVALID ? 2 : 1;
+}
 
 int main(int argc, char **argv)
 {
-    struct sim_options o;
-    struct sim_result result;
-    struct error err;
-    const char *measured = NULL;
-    double seed = 1;
-    int json = 0, goals = 0, causes = 0;
-    sim_options_init(&o);
-    const struct number numbers[] = {
-        {"stages", NULL, &o.n_stages},
-        {"weight-us", &o.weight_us, NULL},
-        {"token-us", &o.token_us, NULL},
-        {"context-us", &o.context_us, NULL},
-        {"fixed-us", &o.fixed_us, NULL},
-        {"jitter", &o.jitter, NULL},
-        {"hop-us", &o.hop_us, NULL},
-        {"turn-us", &o.turn_us, NULL},
-        {"requests", NULL, &o.n_requests},
-        {"rate", &o.rate, NULL},
-        {"concurrency", NULL, &o.concurrency},
-        {"warm", &o.warm_s, NULL},
-        {"seconds", &o.seconds, NULL},
-        {"prompt", NULL, &o.prompt_tokens},
-        {"guidance", &o.guidance, NULL},
-        {"seed", &seed, NULL},
-        {"kv-blocks", NULL, &o.kv_blocks},
-        {"micro-batches", NULL, &o.micro_batches},
-        {"prefill-chunk", NULL, &o.prefill_chunk},
-    };
-    enum { N_NUMBERS = sizeof(numbers) / sizeof(numbers[0]) };
-    struct option options[N_NUMBERS + 9] = {
-        {"goals", no_argument, NULL, OPTION_GOALS},
-        {"json", no_argument, NULL, OPTION_JSON},
-        {"causes", no_argument, NULL, OPTION_CAUSES},
-        {"help", no_argument, NULL, OPTION_HELP},
-        {"mix", required_argument, NULL, OPTION_MIX},
-        {"speeds", required_argument, NULL, OPTION_SPEEDS},
-        {"arrivals", required_argument, NULL, OPTION_ARRIVALS},
-        {"measured", required_argument, NULL, OPTION_MEASURED},
-    };
-    for (int i = 0; i < N_NUMBERS; i++)
-        options[8 + i] =
-            (struct option){numbers[i].name, required_argument, NULL, OPTION_NUMBER + i};
-    for (int found; (found = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        double value;
-        if (found == '?')
-            return 2;
-        if (found == OPTION_HELP) {
-            fputs(help, stdout);
-            return 0;
-        }
-        if (found == OPTION_GOALS)
-            goals = 1;
-        else if (found == OPTION_JSON)
-            json = 1;
-        else if (found == OPTION_CAUSES)
-            causes = 1;
-        else if (found == OPTION_MEASURED)
-            measured = optarg;
-        else if (found == OPTION_MIX && parse_mix(&o, optarg))
-            return wrong("--mix", optarg);
-        else if (found == OPTION_SPEEDS && parse_speeds(&o, optarg))
-            return wrong("--speeds", optarg);
-        else if (found == OPTION_ARRIVALS && parse_arrivals(&o, optarg))
-            return wrong("--arrivals", optarg);
-        else if (found >= OPTION_NUMBER) {
-            const struct number *number = &numbers[found - OPTION_NUMBER];
-            if (parse_number(&value, optarg))
-                return wrong(number->name, optarg);
-            if (number->real)
-                *number->real = value;
-            else
-                *number->integer = (int)value;
-        }
-    }
-    if (optind < argc)
-        return wrong("an option", argv[optind]);
-    if (goals)
+    static struct settings settings = {.seed = 1};
+    sim_options_init(&settings.sim);
+    int failed = read_options(&settings, argc, argv);
+    if (failed)
+        return failed;
+    if (settings.help)
+        return fputs(help, stdout) < 0;
+    if (settings.goals)
         return goals_run() > 0;
-    o.seed = (uint64_t)seed;
-    struct cost_model *cost = NULL;
-    if (measured) {
-        if (o.n_stages < 1 || o.n_stages > SCHEDULER_STAGES_MAX ||
-            cost_create(&cost, o.n_stages, NULL, &err) != STATUS_OK ||
-            load_measured(cost, measured))
-            return wrong("--measured", measured);
-        o.measured = cost;
-    }
-    enum status st = sim_run(&o, &result, &err);
-    cost_destroy(cost);
-    if (st != STATUS_OK) {
-        fprintf(stderr, "mgpt-sim: %s\n", err.text);
-        return st == STATUS_INVALID ? 2 : 1;
-    }
-    if (json) {
-        report_json(&o, &result);
-    } else {
-        report_head();
-        report_line("", &o, &result);
-        if (causes)
-            run_causes(&o);
-    }
-    return 0;
+    return run(&settings);
 }
