@@ -76,6 +76,7 @@ static enum status create_pipelines(struct engine *engine, struct error *err)
                                         .hooks = engine_pipeline_hooks};
     scheduler_options_init(&pipeline.scheduler);
     pipeline.scheduler.vocabulary = options->model->vocabulary;
+    pipeline.scheduler.vocab = options->model->config.vocab;
     pipeline.scheduler.n_stages = options->n_stages;
     pipeline.scheduler.kv_blocks = kv_blocks;
     pipeline.scheduler.max_positions = options->model->config.max_positions;
