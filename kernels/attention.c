@@ -12,7 +12,7 @@
 
 size_t kv_block_bytes(const struct attention_shape *shape)
 {
-    return (size_t)shape->n_kv_heads * kv_head_bytes(shape);
+    return (size_t)shape->n_kv_heads * (kv_key_bytes(shape) + kv_value_bytes(shape));
 }
 
 enum { READ_PAST_END_BYTES = 64 };

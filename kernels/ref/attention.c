@@ -32,13 +32,13 @@ static void reduce_split(struct partial *out, const struct attention_launch *l, 
 {
     const int d = l->shape->head_dim;
     float scores[KV_SPLIT_TOKENS];
-    const float *keys[KV_SPLIT_TOKENS / KV_BLOCK_TOKENS];
+    const float *values[KV_SPLIT_TOKENS / KV_BLOCK_TOKENS];
     const float scale = 1.0f / sqrtf((float)d);
     *out = (struct partial){.largest = -INFINITY};
     for (int b = 0; b * KV_BLOCK_TOKENS < n; b++) {
         int32_t block = s->blocks[first / KV_BLOCK_TOKENS + b];
-        keys[b] = (const float *)(const void *)kv_head_at(l->kv, l->shape, block, kv_head);
-        block_scores(scores + b * KV_BLOCK_TOKENS, q, keys[b], d);
+        values[b] = kv_values_at(l->kv, l->shape, block, kv_head);
+        block_scores(scores + b * KV_BLOCK_TOKENS, q, kv_keys_at(l->kv, l->shape, block, kv_head), d);
     }
     for (int j = 0; j < n; j++) {
         scores[j] *= scale;
@@ -46,9 +46,8 @@ static void reduce_split(struct partial *out, const struct attention_launch *l, 
     }
     for (int j = 0; j < n; j++) {
         float weight = expf(scores[j] - out->largest);
-        const float *values = keys[j / KV_BLOCK_TOKENS] + KV_BLOCK_TOKENS * d;
         out->sum += weight;
-        add_values(out->values, values + (j % KV_BLOCK_TOKENS) * d, weight, d);
+        add_values(out->values, values[j / KV_BLOCK_TOKENS] + (j % KV_BLOCK_TOKENS) * d, weight, d);
     }
 }
 
