@@ -10,7 +10,7 @@
 
 #include "model/regex_syntax.h"
 
-enum { MESSAGE_BYTES = 128, STARTS_PER_CLOCK_READ = 64 };
+enum { MESSAGE_BYTES = 128, STARTS_PER_CLOCK_READ = 16 };
 
 struct regex {
     pcre2_code *code;

@@ -18,7 +18,7 @@
 
 enum {
     REGEX_PATTERN_BYTES_MAX = 65536,
-    REGEX_STEPS_MAX = 1000000, /* of PCRE2's match(), from one start in the text */
+    REGEX_STEPS_MAX = 10000000, /* of PCRE2's match(), from one start in the text */
     REGEX_MEMORY_KIB_MAX = 65536,
     REGEX_TIME_MS_MAX = 5000 /* all searches of one struct regex_search */
 };
