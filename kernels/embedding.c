@@ -5,8 +5,8 @@
 
 #include <string.h>
 
-enum status embedding(void *y, const int32_t *ids, const void *table, enum dtype dtype, int n_rows, int hidden,
-                      int vocab, struct stream *stream)
+enum status embedding(void *y, const int32_t *ids, const void *table, enum dtype dtype, int n_rows,
+                      int hidden, int vocab, struct stream *stream)
 {
     (void)stream;
     size_t row_bytes = (size_t)hidden * dtype_bytes(dtype);
@@ -14,6 +14,7 @@ enum status embedding(void *y, const int32_t *ids, const void *table, enum dtype
         if (ids[r] < 0 || ids[r] >= vocab)
             return STATUS_INVALID;
     for (int r = 0; r < n_rows; r++)
-        memcpy((char *)y + (size_t)r * row_bytes, (const char *)table + (size_t)ids[r] * row_bytes, row_bytes);
+        memcpy((char *)y + (size_t)r * row_bytes, (const char *)table + (size_t)ids[r] * row_bytes,
+               row_bytes);
     return STATUS_OK;
 }

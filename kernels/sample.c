@@ -1,8 +1,8 @@
 /*
  * sample.c - from logits to tokens, each request on one thread.
  *
- * One pass gathers the allowed logits after guidance; the k-th largest is found by counting digits (exact, no sorting);
- * the noise is computed for the kept ones only, sixteen at a time.
+ * One pass gathers the allowed logits after guidance; the k-th largest is found by counting digits
+ * (exact, no sorting); the noise is computed for the kept ones only, sixteen at a time.
  */
 #include "kernels/sample.h"
 
@@ -85,7 +85,8 @@ static uint32_t order_key(float x)
     return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
-/* Counts a digit of all keys and returns the one that holds the k-th largest; *k becomes its rank within the digit. */
+/* Counts a digit of all keys and returns the one that holds the k-th largest; *k becomes its rank
+ * within the digit. */
 static uint32_t find_digit(const uint32_t *keys, int n, int shift, int *k)
 {
     uint32_t counts[2][N_DIGITS] = {{0}};
@@ -160,7 +161,8 @@ static struct best largest_logit(const struct candidates *c)
     return best;
 }
 
-static struct best draw(const struct candidates *c, const struct sample_request *r, gumbel_function gumbel)
+static struct best draw(const struct candidates *c, const struct sample_request *r,
+                        gumbel_function gumbel)
 {
     struct best best = {-INFINITY, INT32_MAX};
     const struct gumbel_place place = {{(uint32_t)r->seed, (uint32_t)(r->seed >> 32)},
@@ -182,11 +184,14 @@ static struct best draw(const struct candidates *c, const struct sample_request 
 static enum outcome sample_one(struct work *w, int index, int thread_index, int32_t *bad_id)
 {
     const struct sample_request *r = &w->requests[index];
-    size_t room = (size_t)(r->listed && r->n_listed > r->n ? r->n_listed : r->n) + 1; /* one past is written too */
+    size_t room = (size_t)(r->listed && r->n_listed > r->n ? r->n_listed : r->n) +
+                  1; /* one past is written too */
     float *scratch = stream_scratch(w->stream, thread_index, 3 * room * sizeof(float));
     if (!scratch)
         return OUTCOME_NOMEM;
-    struct candidates c = {.logits = scratch, .ids = (int32_t *)(scratch + room), .keys = (uint32_t *)(scratch + 2 * room)};
+    struct candidates c = {.logits = scratch,
+                           .ids = (int32_t *)(scratch + room),
+                           .keys = (uint32_t *)(scratch + 2 * room)};
     enum outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r);
     *bad_id = c.bad_id;
     if (outcome != OUTCOME_OK)
@@ -212,43 +217,51 @@ static void sample_share(void *context, int thread_index, int n_threads)
         if (sample_one(w, i, thread_index, &bad_id) == OUTCOME_OK)
             continue;
         int smallest = __atomic_load_n(&w->failed_request, __ATOMIC_RELAXED);
-        while (i < smallest && !__atomic_compare_exchange_n(&w->failed_request, &smallest, i, 0, __ATOMIC_RELAXED,
-                                                            __ATOMIC_RELAXED))
+        while (i < smallest && !__atomic_compare_exchange_n(&w->failed_request, &smallest, i, 0,
+                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             ;
         return;
     }
 }
 
-/* The request failed on some thread; what it was is found out again here, where there is room for the text. */
+/* The request failed on some thread; what it was is found out again here, where there is room for
+ * the text. */
 static enum status explain(struct work *w, int index, struct error *err)
 {
     int32_t bad_id = 0;
     switch (sample_one(w, index, 0, &bad_id)) {
     case OUTCOME_NAN:
-        return error_set(err, STATUS_INVALID, "request %d: the logit of id %d is not a number", index, bad_id);
+        return error_set(err, STATUS_INVALID, "request %d: the logit of id %d is not a number",
+                         index, bad_id);
     case OUTCOME_LISTED:
         return error_set(err, STATUS_INVALID, "request %d: id %d is not in %d..%d", index, bad_id,
-                         w->requests[index].first_id, w->requests[index].first_id + w->requests[index].n - 1);
+                         w->requests[index].first_id,
+                         w->requests[index].first_id + w->requests[index].n - 1);
     case OUTCOME_NONE:
-        return error_set(err, STATUS_INVALID, "request %d: no allowed id has a logit above minus infinity", index);
+        return error_set(err, STATUS_INVALID,
+                         "request %d: no allowed id has a logit above minus infinity", index);
     default:
-        return error_set(err, STATUS_NOMEM, "request %d: no memory for %d logits", index, w->requests[index].n);
+        return error_set(err, STATUS_NOMEM, "request %d: no memory for %d logits", index,
+                         w->requests[index].n);
     }
 }
 
-enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests, struct stream *stream,
-                   struct error *err)
+enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests,
+                   struct stream *stream, struct error *err)
 {
     for (int i = 0; i < n_requests; i++) {
         CHECK(requests[i].n >= 1);
         if (!(requests[i].temperature >= 0) || isinf(requests[i].temperature))
-            return error_set(err, STATUS_INVALID, "request %d: temperature is %g, expected a number of at least 0", i,
+            return error_set(err, STATUS_INVALID,
+                             "request %d: temperature is %g, expected a number of at least 0", i,
                              (double)requests[i].temperature);
         if (requests[i].unconditional && !isfinite(requests[i].guidance))
-            return error_set(err, STATUS_INVALID, "request %d: guidance is %g, expected a finite number", i,
+            return error_set(err, STATUS_INVALID,
+                             "request %d: guidance is %g, expected a finite number", i,
                              (double)requests[i].guidance);
     }
-    struct work work = {requests, n_requests, ids, stream, gumbel_of(stream_code_path(stream)), n_requests};
+    struct work work = {requests,  n_requests, ids, stream, gumbel_of(stream_code_path(stream)),
+                        n_requests};
     if (n_requests == 1)
         sample_share(&work, 0, 1);
     else if (n_requests > 1)

@@ -45,7 +45,8 @@ enum status stream_create_on_path(struct stream **out, const struct stream_optio
     return STATUS_OK;
 }
 
-enum status stream_create(struct stream **out, const struct stream_options *options, struct error *err)
+enum status stream_create(struct stream **out, const struct stream_options *options,
+                          struct error *err)
 {
     enum code_path path;
     *out = NULL;
@@ -73,14 +74,16 @@ enum code_path stream_code_path(const struct stream *stream)
     return stream->path;
 }
 
-/* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are given back. */
+/* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are
+ * given back. */
 static void *map_aligned(size_t bytes)
 {
     size_t whole = bytes + LARGE_PAGE_BYTES;
     char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED)
         return NULL;
-    char *aligned = (char *)(((uintptr_t)start + LARGE_PAGE_BYTES - 1) & ~(uintptr_t)(LARGE_PAGE_BYTES - 1));
+    char *aligned =
+        (char *)(((uintptr_t)start + LARGE_PAGE_BYTES - 1) & ~(uintptr_t)(LARGE_PAGE_BYTES - 1));
     if (aligned > start)
         munmap(start, (size_t)(aligned - start));
     if (start + whole > aligned + bytes)

@@ -1,13 +1,14 @@
 /*
- * attention.c - bf16: scores and weighted sums as tile products straight from the blocks of the cache.
+ * attention.c - bf16: scores and weighted sums as tile products straight from the blocks of the
+ * cache.
  *
- * A unit of work is some kv heads and some rows of one segment, with all query heads that belong to them: up to QUERIES
- * vectors, which go through the cache together, split after split:
- *     scores = q k^T (tile products, 64 positions each), exponentials over the split, rounded to bf16,
- *     split values = weights v (tile products in one chain over the split), merged into the unit's totals.
- * Each vector has its own number of valid positions; weights of later ones are exactly zero, and adding zero changes
- * no bit, so the vectors beside it do not matter. While it works on one operand a thread fetches the one AHEAD places on,
- * across the borders of splits and units.
+ * A unit of work is some kv heads and some rows of one segment, with all query heads that belong to
+ * them: up to QUERIES vectors, which go through the cache together, split after split: scores = q
+ * k^T (tile products, 64 positions each), exponentials over the split, rounded to bf16, split
+ * values = weights v (tile products in one chain over the split), merged into the unit's totals.
+ * Each vector has its own number of valid positions; weights of later ones are exactly zero, and
+ * adding zero changes no bit, so the vectors beside it do not matter. While it works on one operand
+ * a thread fetches the one AHEAD places on, across the borders of splits and units.
  */
 #include <math.h>
 
@@ -20,11 +21,11 @@ enum { QUERIES = 48, AHEAD = 1 };
 
 /* Work space of a thread, cut out of its scratch. */
 struct space {
-    bf16 *queries; /* [n_queries_max, head_dim] */
-    bf16 *weights; /* [n_queries_max, KV_SPLIT_TOKENS] */
-    float *scores; /* [n_queries_max, KV_SPLIT_TOKENS] */
-    float *split;  /* [n_queries_max, columns] weighted values of one split */
-    float *total;  /* [n_queries_max, columns] of all so far */
+    bf16 *queries;                    /* [n_queries_max, head_dim] */
+    bf16 *weights;                    /* [n_queries_max, KV_SPLIT_TOKENS] */
+    float *scores;                    /* [n_queries_max, KV_SPLIT_TOKENS] */
+    float *split;                     /* [n_queries_max, columns] weighted values of one split */
+    float *total;                     /* [n_queries_max, columns] of all so far */
     float *largest, *sum;             /* [n_queries_max] of all so far */
     float *split_largest, *split_sum; /* [n_queries_max] */
 };
@@ -76,7 +77,8 @@ static size_t lay_out(struct space *s, char *base, const struct attention_shape 
         parts[i] = at;
         total += take(&at, bytes[i]);
     }
-    *s = (struct space){parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6], parts[7], parts[8]};
+    *s = (struct space){parts[0], parts[1], parts[2], parts[3], parts[4],
+                        parts[5], parts[6], parts[7], parts[8]};
     return total;
 }
 
@@ -89,7 +91,8 @@ static void gather_queries(const struct unit *u)
         for (int r = 0; r < u->place.n_rows; r++, to += (size_t)u->group * d) {
             size_t row = (size_t)(u->place.segment->first_row + u->place.first + r);
             size_t head = (size_t)((u->place.kv_head + h) * u->group);
-            memcpy(to, (const bf16 *)u->l->qkv + row * qkv_row_numbers(shape) + head * d, group_bytes);
+            memcpy(to, (const bf16 *)u->l->qkv + row * qkv_row_numbers(shape) + head * d,
+                   group_bytes);
         }
 }
 
@@ -117,7 +120,8 @@ static void block_values(const struct unit *u, int32_t block, int at, int n, int
     const bf16 *values = kv_values_at(u->l->kv, u->l->shape, block, u->place.kv_head + head);
     for (int panel = 0; panel * KV_PANEL_COLUMNS < u->columns; panel++) {
         int groups = kv_panel_groups(u->head_dim, panel);
-        struct tile_product p = {.acc = u->space->split + query * (size_t)u->columns + panel * KV_PANEL_COLUMNS,
+        struct tile_product p = {.acc = u->space->split + query * (size_t)u->columns +
+                                        panel * KV_PANEL_COLUMNS,
                                  .ld_acc = (size_t)u->columns,
                                  .a = u->space->weights + query * KV_SPLIT_TOKENS + at,
                                  .ld_a = KV_SPLIT_TOKENS,
@@ -152,10 +156,12 @@ static int n_seen(const struct unit *u, int query)
     return u->place.segment->start + u->place.first + query % u->a_head / u->group + 1;
 }
 
-/* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less: nothing is valid. */
+/* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less:
+ * nothing is valid. */
 VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid)
 {
-    static const int32_t lane_numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    static const int32_t lane_numbers[LANES] = {0, 1, 2,  3,  4,  5,  6,  7,
+                                                8, 9, 10, 11, 12, 13, 14, 15};
     const float *scores = u->space->scores + (size_t)query * KV_SPLIT_TOKENS;
     bf16 *weights = u->space->weights + (size_t)query * KV_SPLIT_TOKENS;
     i32x16 lanes;
@@ -195,7 +201,8 @@ VECTOR_INLINE void merge(const struct unit *u, int query, int first_split)
         s->sum[query] = s->split_sum[query];
         return;
     }
-    float largest = s->largest[query] > s->split_largest[query] ? s->largest[query] : s->split_largest[query];
+    float largest =
+        s->largest[query] > s->split_largest[query] ? s->largest[query] : s->split_largest[query];
     float a = exp_one(s->largest[query] - largest), b = exp_one(s->split_largest[query] - largest);
     s->largest[query] = largest;
     s->sum[query] = s->sum[query] * a + s->split_sum[query] * b;
@@ -206,7 +213,8 @@ VECTOR_INLINE void merge(const struct unit *u, int query, int first_split)
 VECTOR_INLINE void finish(const struct unit *u, int query)
 {
     const struct attention_shape *shape = u->l->shape;
-    size_t row = (size_t)(u->place.segment->first_row + u->place.first + query % u->a_head / u->group);
+    size_t row =
+        (size_t)(u->place.segment->first_row + u->place.first + query % u->a_head / u->group);
     size_t head = (size_t)((u->place.kv_head + query / u->a_head) * u->group + query % u->group);
     size_t at = (row * (size_t)shape->n_heads + head) * (size_t)u->head_dim;
     const float *total = u->space->total + (size_t)query * (size_t)u->columns;

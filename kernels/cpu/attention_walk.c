@@ -10,14 +10,15 @@ static int min_int(int a, int b)
     return a < b ? a : b;
 }
 
-/* What some rows cost in one kv head: their number times the positions they see, and something for the start. */
+/* What some rows cost in one kv head: their number times the positions they see, and something for
+ * the start. */
 static int64_t head_cost(const struct kv_segment *s, int first, int n_rows)
 {
     return (int64_t)n_rows * (s->start + first + n_rows + KV_GROUP);
 }
 
-void unit_walk_begin(struct unit_walk *walk, const struct attention_launch *l, int queries_max, int thread_index,
-                     int n_threads)
+void unit_walk_begin(struct unit_walk *walk, const struct attention_launch *l, int queries_max,
+                     int thread_index, int n_threads)
 {
     int group = l->shape->n_heads / l->shape->n_kv_heads;
     int rows = queries_max > group ? queries_max / group : 1;
@@ -25,7 +26,9 @@ void unit_walk_begin(struct unit_walk *walk, const struct attention_launch *l, i
     int64_t cost = 0;
     for (int i = 0; i < l->n_segments; i++)
         for (int first = 0; first < l->segments[i].n_rows; first += rows)
-            cost += head_cost(&l->segments[i], first, min_int(rows, l->segments[i].n_rows - first)) * l->shape->n_kv_heads;
+            cost +=
+                head_cost(&l->segments[i], first, min_int(rows, l->segments[i].n_rows - first)) *
+                l->shape->n_kv_heads;
     stream_share(cost, thread_index, n_threads, &walk->from, &walk->to);
 }
 
@@ -45,7 +48,8 @@ int unit_walk_next(struct unit_walk *w, struct unit_place *place)
     int group = shape->n_heads / shape->n_kv_heads;
     while (w->segment < w->l->n_segments) {
         const struct kv_segment *s = &w->l->segments[w->segment];
-        int n_rows = min_int(w->rows_a_unit, s->n_rows - w->first), heads_max = w->queries_max / (n_rows * group);
+        int n_rows = min_int(w->rows_a_unit, s->n_rows - w->first),
+            heads_max = w->queries_max / (n_rows * group);
         int64_t cost = head_cost(s, w->first, n_rows);
         *place = (struct unit_place){s, w->first, n_rows, 0, 0};
         for (; w->kv_head < shape->n_kv_heads; w->kv_head++, w->passed += cost) {
@@ -114,7 +118,8 @@ size_t operand_walk_next(struct operand_walk *w, const char **address)
     int head = w->place.kv_head + w->head;
     size_t words;
     if (w->values) {
-        *address = (const char *)((bf16 *)kv_values_at(w->units.l->kv, shape, block, head) + kv_panel_offset(w->panel));
+        *address = (const char *)((bf16 *)kv_values_at(w->units.l->kv, shape, block, head) +
+                                  kv_panel_offset(w->panel));
         words = (size_t)(left + 1) / 2 * (size_t)kv_panel_groups(d, w->panel) * KV_PAIR_WORDS;
     } else {
         *address = kv_keys_at(w->units.l->kv, shape, block, head);

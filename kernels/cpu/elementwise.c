@@ -52,7 +52,8 @@ VECTOR_INLINE void add_rows_body(const struct add_launch *l, int first, int last
     int64_t end = (int64_t)last * l->hidden;
     for (int64_t i = (int64_t)first * l->hidden; i < end; i += LANES) {
         int n = end - i < LANES ? (int)(end - i) : LANES;
-        f32x16 sum = load_lanes(l->x, DTYPE_BF16, (size_t)i, n) + load_lanes(l->delta, DTYPE_BF16, (size_t)i, n);
+        f32x16 sum = load_lanes(l->x, DTYPE_BF16, (size_t)i, n) +
+                     load_lanes(l->delta, DTYPE_BF16, (size_t)i, n);
         store_lanes(l->x, DTYPE_BF16, (size_t)i, sum, n);
     }
 }
@@ -78,7 +79,8 @@ VECTOR_INLINE void silu_mul_rows_body(const struct silu_mul_launch *l, int first
         }
     }
 }
-FOR_EACH_PATH(silu_mul_rows, (const struct silu_mul_launch *l, int first, int last), (l, first, last))
+FOR_EACH_PATH(silu_mul_rows, (const struct silu_mul_launch *l, int first, int last),
+              (l, first, last))
 
 void silu_mul_cpu(const struct silu_mul_launch *launch, int first, int last, enum code_path path)
 {

@@ -1,7 +1,8 @@
 /*
  * gumbel.c - Philox4x32-10 and the logarithm on vectors of eight 64-bit lanes.
  *
- * Only additions, products, one division and whole-number operations: IEEE 754 fixes every bit, whatever the vectors.
+ * Only additions, products, one division and whole-number operations: IEEE 754 fixes every bit,
+ * whatever the vectors.
  */
 #include "kernels/cpu/gumbel.h"
 
@@ -15,9 +16,10 @@ typedef int64_t i64x8 __attribute__((vector_size(64)));
 enum { WIDE = 8 };
 
 /*
- * log(x) = k ln 2 + log(1 + f), x = 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 + f):
- * log(1 + f) = f - f^2/2 + s (f^2/2 + R), R = sum of 2/(2i+1) s^2i from i = 1; i <= 10 leaves 2^-56 of the whole.
- * ln 2 comes in two parts, the first with zeros at its end, so that k times it is exact.
+ * log(x) = k ln 2 + log(1 + f), x = 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 +
+ * f): log(1 + f) = f - f^2/2 + s (f^2/2 + R), R = sum of 2/(2i+1) s^2i from i = 1; i <= 10 leaves
+ * 2^-56 of the whole. ln 2 comes in two parts, the first with zeros at its end, so that k times it
+ * is exact.
  */
 VECTOR_INLINE f64x8 log_lanes(f64x8 x)
 {
@@ -62,7 +64,8 @@ VECTOR_INLINE void gumbel_eight(double *noise, const int32_t *ids, const struct 
     for (int i = 0; i < WIDE; i++)
         id[i] = (uint32_t)ids[i];
     u64x8 zero = {0};
-    u64x8 c[4] = {id >> 2, zero + place->ordinal, zero + place->picture_index, zero + place->domain_tag};
+    u64x8 c[4] = {id >> 2, zero + place->ordinal, zero + place->picture_index,
+                  zero + place->domain_tag};
     uint32_t k0 = place->key[0], k1 = place->key[1];
     for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
         philox_round(c, k0, k1);
@@ -80,7 +83,8 @@ VECTOR_INLINE void sixteen_body(double *noise, const int32_t *ids, const struct 
     gumbel_eight(noise + WIDE, ids + WIDE, place);
 }
 
-FOR_EACH_PATH(sixteen, (double *noise, const int32_t *ids, const struct gumbel_place *place), (noise, ids, place))
+FOR_EACH_PATH(sixteen, (double *noise, const int32_t *ids, const struct gumbel_place *place),
+              (noise, ids, place))
 
 gumbel_function gumbel_of(enum code_path path)
 {

@@ -1,5 +1,6 @@
 /*
- * tile_avx2.c - the tile product with AVX2 and FMA: bf16 is widened to f32 by a shift or a mask, then fused products.
+ * tile_avx2.c - the tile product with AVX2 and FMA: bf16 is widened to f32 by a shift or a mask,
+ * then fused products.
  *
  * A group of 16 columns and up to four rows fill eight accumulators.
  */
@@ -25,7 +26,8 @@ AVX2_TILE void multiply(const struct tile_product *p, int first_row, int group, 
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++)
-            sum[r][h] = p->resume ? _mm256_loadu_ps(acc + (size_t)r * p->ld_acc + h * HALF) : _mm256_setzero_ps();
+            sum[r][h] = p->resume ? _mm256_loadu_ps(acc + (size_t)r * p->ld_acc + h * HALF)
+                                  : _mm256_setzero_ps();
     for (size_t pair = 0; pair < (size_t)p->n_pairs; pair++) {
         const bf16 *words = b + pair * p->pair_stride;
         _mm_prefetch((const char *)(words + 16 * p->pair_stride), _MM_HINT_T0);

@@ -1,8 +1,10 @@
 /*
- * vector.h - sixteen numbers at a time, in plain C: the compiler makes of them what each instruction set has.
+ * vector.h - sixteen numbers at a time, in plain C: the compiler makes of them what each
+ * instruction set has.
  *
- * Bodies written with these are compiled once for each code path by FOR_EACH_PATH. Products and sums are never fused, and
- * sums over lanes have one fixed order, so that all paths give the same bits.
+ * Bodies written with these are compiled once for each code path by FOR_EACH_PATH. Products and
+ * sums are never fused, and sums over lanes have one fixed order, so that all paths give the same
+ * bits.
  */
 #ifndef MGPT_KERNELS_CPU_VECTOR_H
 #define MGPT_KERNELS_CPU_VECTOR_H
@@ -24,7 +26,8 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
 #if defined(__x86_64__)
 #define TARGET_AVX2   __attribute__((target("avx2")))
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-/* Defines `static void NAME(enum code_path path, PARAMETERS)`, which runs NAME_body compiled for the path. */
+/* Defines `static void NAME(enum code_path path, PARAMETERS)`, which runs NAME_body compiled for
+ * the path. */
 #define FOR_EACH_PATH(name, parameters, arguments)                                                 \
     static void name##_portable parameters                                                         \
     {                                                                                              \
@@ -43,7 +46,7 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
     {                                                                                              \
         return path >= CODE_PATH_AVX512BF16 ? name##_avx512                                        \
                : path == CODE_PATH_AVX2     ? name##_avx2                                          \
-                                            : name##_portable;                                     \
+                                            : name##_portable;                                         \
     }
 #else
 #define FOR_EACH_PATH(name, parameters, arguments)                                                 \
@@ -175,17 +178,21 @@ VECTOR_INLINE f32x16 max_lanes(f32x16 a, f32x16 b)
 
 VECTOR_INLINE float largest_lane(f32x16 v)
 {
-    f32x16 a = max_lanes(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    a = max_lanes(a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-    a = max_lanes(a, __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    a = max_lanes(a, __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    f32x16 a = max_lanes(
+        v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    a = max_lanes(
+        a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    a = max_lanes(
+        a, __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    a = max_lanes(
+        a, __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
     return a[0];
 }
 
 /*
- * e^x for x <= 88, 0 below -87.3 (where results would be subnormal), within 2 units in the last place; NaN stays NaN.
- * x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); e^r by a polynomial of degree 6 fitted
- * to the interval; 2^n through the exponent bits.
+ * e^x for x <= 88, 0 below -87.3 (where results would be subnormal), within 2 units in the last
+ * place; NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite
+ * 1980); e^r by a polynomial of degree 6 fitted to the interval; 2^n through the exponent bits.
  */
 VECTOR_INLINE f32x16 exp_lanes(f32x16 x)
 {
