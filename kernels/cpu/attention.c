@@ -160,21 +160,18 @@ static int n_seen(const struct unit *u, int query)
  * nothing is valid. */
 VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid)
 {
-    static const int32_t lane_numbers[LANES] = {0, 1, 2,  3,  4,  5,  6,  7,
-                                                8, 9, 10, 11, 12, 13, 14, 15};
     const float *scores = u->space->scores + (size_t)query * KV_SPLIT_TOKENS;
     bf16 *weights = u->space->weights + (size_t)query * KV_SPLIT_TOKENS;
-    i32x16 lanes;
-    memcpy(&lanes, lane_numbers, sizeof(lanes));
     f32x16 largest = (f32x16){0} - INFINITY, sum = {0};
     for (int j = 0; j < n_valid; j += LANES) {
-        f32x16 s = select_lanes(lanes < n_valid - j, load_f32(scores + j), (f32x16){0} - INFINITY);
+        f32x16 s =
+            select_lanes(first_lanes(n_valid - j), load_f32(scores + j), (f32x16){0} - INFINITY);
         largest = max_lanes(largest, s);
     }
     float top = largest_lane(largest) * u->scale;
     for (int j = 0; j < n; j += LANES) {
         f32x16 e = exp_lanes(load_f32(scores + j) * u->scale - top);
-        e = select_lanes(lanes < n_valid - j, e, (f32x16){0});
+        e = select_lanes(first_lanes(n_valid - j), e, (f32x16){0});
         u16x16 rounded = round_bf16(e);
         memcpy(weights + j, &rounded, sizeof(rounded));
         sum += from_bits(__builtin_convertvector(rounded, u32x16) << 16);

@@ -74,7 +74,7 @@ VECTOR_INLINE void silu_mul_rows_body(const struct silu_mul_launch *l, int first
             f32x16 gate = load_lanes(l->gate_up, DTYPE_BF16, gate_at + (size_t)i, n);
             f32x16 up = load_lanes(l->gate_up, DTYPE_BF16, up_at + (size_t)i, n);
             /* e^88 is near the largest float; beyond it the quotient is as good as zero. */
-            f32x16 e = exp_lanes(select_lanes(gate < -88.0f, (f32x16){0} + 88.0f, -gate));
+            f32x16 e = exp_lanes(-max_lanes(gate, (f32x16){0} - 88.0f));
             store_lanes(l->y, DTYPE_BF16, at + (size_t)i, gate / (1.0f + e) * up, n);
         }
     }
