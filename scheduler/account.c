@@ -10,9 +10,13 @@
 
 enum { WAY_LEAST_PLANS = 16 };
 static const double WAY_GAIN = 0.5, WAY_SINKS = 0.02;
-static const double IDLE_SHARE = 0.02; /* a stage that idles less is taken as always busy */
+static const double WAY_CLIP = 4,
+                    WAY_CLIP_LEAST_NS = 1e5; /* against a machine that stops for a while */
+static const double IDLE_SHARE = 0.02;       /* a stage that idles less is taken as always busy */
 static const double FACTOR_GAIN = 0.05;
-static const double FACTOR_MOST = 4; /* a machine that is busier than that tells nothing */
+static const double POOL_SHARE = 0.85; /* of the pool is in use when requests wait for it */
+static const double AREA_SHARE = 0.55; /* of its most blocks a picture holds on average */
+static const double FACTOR_MOST = 4;   /* a machine that is busier than that tells nothing */
 
 void account_active(struct scheduler *s, int64_t now_ns)
 {
@@ -55,7 +59,9 @@ static void learn_way(struct scheduler *s, const struct history *h)
 {
     if (h->n_measured != s->options.n_stages || h->answered_ns == 0 || h->n_tokens == 0)
         return;
-    s->span.way_ns += (double)(h->answered_ns - h->formed_ns - h->busy_ns);
+    double way = (double)(h->answered_ns - h->formed_ns - h->busy_ns);
+    double most = WAY_CLIP * s->way_ns + WAY_CLIP_LEAST_NS;
+    s->span.way_ns += way < most ? way : most;
     s->span.n_plans++;
 }
 
@@ -153,27 +159,42 @@ static double rounds_left(const struct request *r)
            (double)request_need(r, &r->conditional) / PROMPT_TOKENS_A_ROUND;
 }
 
-/* Time until requests of so many rounds in all have ended, by what the pool and running_max let run
- * at once. */
+/* Blocks times rounds that a request still takes of the pool: its blocks rise evenly to their most.
+ */
+static double area_left(const struct request *r)
+{
+    double rounds = rounds_left(r), last = r->blocks_final;
+    double first =
+        r->state == REQUEST_RUNNING ? request_blocks_held(r) : request_blocks_after(r, 0);
+    return rounds * (first + last) / 2;
+}
+
+/* Rounds until requests up to `until` (NULL = all) have left room for the next one: what the pool,
+ * and running_max, let through. When that one starts, those before it are half done on average. */
 static double wait_rounds(const struct scheduler *s, const struct request *until)
 {
-    double rounds = 0, blocks = 0, n = 0;
-    for (int i = 0; i < s->n_running; i++, n++) {
-        rounds += rounds_left(s->running[i]);
-        blocks += s->running[i]->blocks_final;
+    double area = 0, rounds = 0, half_area = 0, half_rounds = 0, n = 0;
+    for (int i = 0; i < s->n_running; i++) {
+        const struct request *r = s->running[i];
+        double left = rounds_left(r), all = left + request_n_generated(r);
+        area += area_left(r);
+        rounds += left;
+        half_area += all * r->blocks_final * AREA_SHARE / 2;
+        half_rounds += all / 2;
     }
-    for (const struct request *r = s->queue.first; r && r != until; r = r->by_place.next, n++) {
+    n = s->n_running;
+    for (const struct request *r = s->queue.first; r && r != until; r = r->by_place.next) {
+        area += area_left(r);
         rounds += rounds_left(r);
-        blocks += r->blocks_final;
     }
-    if (n == 0)
-        return 0;
-    double at_once = s->options.kv_blocks / (blocks / n);
-    if (at_once > s->options.running_max)
-        at_once = s->options.running_max;
-    if (at_once > n)
-        at_once = n;
-    return rounds / (at_once > 1 ? at_once : 1);
+    if (until) {
+        area -= half_area;
+        rounds -= half_rounds;
+    }
+    double by_pool = area / (s->options.kv_blocks * POOL_SHARE);
+    double by_count = rounds / (n > 0 && n >= s->options.running_max ? n : s->options.running_max);
+    double wait = by_pool > by_count ? by_pool : by_count;
+    return wait > 0 ? wait : 0;
 }
 
 int64_t scheduler_backlog_ns(const struct scheduler *s)

@@ -39,6 +39,7 @@ struct stage {
 
 struct life {
     int64_t arrived_ns, first_row_ns, ended_ns, half_ns, half_estimate_ns;
+    int64_t queue_estimate_ns; /* told on arrival; 0 = it did not wait */
     int width;
 };
 
@@ -269,9 +270,14 @@ static enum status arrive(struct sim *s, struct error *err)
     s->n_live++;
     s->n_queued++;
     enum status st = scheduler_submit(s->scheduler, s->now, &request, err);
-    if (st == STATUS_OK)
-        pump(s);
-    return st;
+    if (st != STATUS_OK)
+        return st;
+    struct scheduler_progress progress;
+    CHECK(scheduler_progress(s->scheduler, s->now, request.id, &progress, NULL) == STATUS_OK);
+    if (progress.queue_position > 0 && progress.remaining_ns > 0)
+        s->lives[request.id].queue_estimate_ns = progress.remaining_ns;
+    pump(s);
+    return STATUS_OK;
 }
 
 /* ---- stages ---- */
@@ -384,22 +390,27 @@ static void percentiles(double *values, int n, double out[3])
 
 static void summarize_lives(const struct sim *s, struct sim_result *r, double *values)
 {
-    int n = 0;
-    double error = 0;
-    int n_error = 0;
+    int n = 0, n_half = 0, n_queued = 0;
+    double half_error = 0, queue_error = 0;
     for (int i = 0; i < s->n_lives; i++) {
         const struct life *life = &s->lives[i];
         if (life->ended_ns <= s->measure_from || life->ended_ns > s->measure_until)
             continue;
-        values[n++] = (double)(life->ended_ns - life->arrived_ns) / 1e9;
+        double whole = (double)(life->ended_ns - life->arrived_ns);
+        values[n++] = whole / 1e9;
         if (life->half_estimate_ns >= 0 && life->ended_ns > life->half_ns) {
             double left = (double)(life->ended_ns - life->half_ns);
-            error += fabs((double)life->half_estimate_ns - left) / left;
-            n_error++;
+            half_error += fabs((double)life->half_estimate_ns - left) / left;
+            n_half++;
+        }
+        if (life->queue_estimate_ns > 0) {
+            queue_error += fabs((double)life->queue_estimate_ns - whole) / whole;
+            n_queued++;
         }
     }
+    r->half_estimate_error = n_half > 0 ? half_error / n_half : 0;
+    r->queue_estimate_error = n_queued > 0 ? queue_error / n_queued : 0;
     r->n_finished = n;
-    r->predicted_latency_error = n_error > 0 ? error / n_error : 0;
     percentiles(values, n, r->latency_s);
     n = 0;
     for (int i = 0; i < s->n_lives; i++) {
