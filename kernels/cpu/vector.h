@@ -102,19 +102,22 @@ VECTOR_INLINE f32x16 load_bf16(const bf16 *x)
     return from_bits(__builtin_convertvector(half, u32x16) << 16);
 }
 
-typedef uint16_t u16x32 __attribute__((vector_size(64)));
-
-/* Sixteen bf16_from_f32(): the rounded upper halves, picked by a shuffle, which all paths do well.
- */
+/* Sixteen bf16_from_f32(). The narrowing is a loop because the compiler packs loops well on all
+ * paths. */
 VECTOR_INLINE u16x16 round_bf16(f32x16 v)
 {
     u32x16 bits = to_bits(v);
     u32x16 rounded = bits + 0x7fffu + (bits >> 16 & 1u);
     u32x16 nan = sign_mask(0x7f800000u - (bits & 0x7fffffffu));
     rounded = (rounded & ~nan) | ((bits | 0x400000u) & nan);
-    u16x32 halves = (u16x32)rounded;
-    return __builtin_shufflevector(halves, halves, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25,
-                                   27, 29, 31);
+    uint32_t wide[LANES];
+    uint16_t narrow[LANES];
+    memcpy(wide, &rounded, sizeof(wide));
+    for (int i = 0; i < LANES; i++)
+        narrow[i] = (uint16_t)(wide[i] >> 16);
+    u16x16 half;
+    memcpy(&half, narrow, sizeof(half));
+    return half;
 }
 
 VECTOR_INLINE void store_bf16(bf16 *y, f32x16 v)
@@ -169,12 +172,13 @@ typedef float f32x4 __attribute__((vector_size(16)));
 /* The sum over lanes: halves onto halves. */
 VECTOR_INLINE float sum_lanes(f32x16 v)
 {
-    f32x8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    f32x4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-    b = b + __builtin_shufflevector(b, b, 2, 3, 2, 3);
-    b = b + __builtin_shufflevector(b, b, 1, 1, 1, 1);
-    return b[0];
+    f32x8 a[2];
+    memcpy(a, &v, sizeof(a));
+    a[0] += a[1];
+    f32x4 b[2];
+    memcpy(b, &a[0], sizeof(b));
+    b[0] += b[1];
+    return (b[0][0] + b[0][2]) + (b[0][1] + b[0][3]);
 }
 
 VECTOR_INLINE f32x16 select_lanes(u32x16 mask, f32x16 yes, f32x16 no)
