@@ -12,7 +12,7 @@
 #include "base/check.h"
 #include "kernels/cpu/gumbel.h"
 
-enum { DIGIT_BITS = 11, N_DIGITS = 1 << DIGIT_BITS, NOBODY = -1 };
+enum { DIGIT_BITS = 11, N_DIGITS = 1 << DIGIT_BITS };
 
 enum outcome { OUTCOME_OK, OUTCOME_NAN, OUTCOME_NONE, OUTCOME_LISTED, OUTCOME_NOMEM };
 
@@ -22,6 +22,7 @@ struct work {
     int32_t *ids;
     struct stream *stream;
     gumbel_function gumbel;
+    guide_function guide;
     int failed_request; /* the smallest that failed, or n_requests */
 };
 
@@ -60,21 +61,37 @@ static enum outcome gather_listed(struct candidates *c, const struct sample_requ
     return OUTCOME_OK;
 }
 
-/* Adding zero makes one of the two zeros, so that equal numbers have equal keys. */
-static enum outcome gather_all(struct candidates *c, const struct sample_request *r)
+/* The allowed ones move together; ids rise. */
+static void keep_allowed(struct candidates *c, const struct sample_request *r)
 {
-    int n = 0, bad = NOBODY;
+    int n = 0;
     for (int i = 0; i < r->n; i++) {
-        float logit = guided(r, i) + 0.0f;
-        int keep = !r->allowed || r->allowed[i];
+        float logit = c->logits[i];
         c->logits[n] = logit;
         c->ids[n] = r->first_id + i;
-        n += keep;
-        bad = bad == NOBODY && keep && isnan(logit) ? i : bad;
+        n += r->allowed[i] != 0;
     }
     c->n = n;
-    c->bad_id = r->first_id + bad;
-    return bad == NOBODY ? OUTCOME_OK : OUTCOME_NAN;
+}
+
+static enum outcome gather_all(struct candidates *c, const struct sample_request *r,
+                               guide_function guide)
+{
+    int not_numbers = 0;
+    guide(c->logits, r->logits, r->unconditional, r->guidance, r->n, &not_numbers);
+    if (r->allowed) {
+        keep_allowed(c, r);
+    } else {
+        for (int i = 0; i < r->n; i++)
+            c->ids[i] = r->first_id + i;
+        c->n = r->n;
+    }
+    for (int i = 0; i < c->n && not_numbers; i++)
+        if (isnan(c->logits[i])) {
+            c->bad_id = c->ids[i];
+            return OUTCOME_NAN;
+        }
+    return OUTCOME_OK;
 }
 
 /* Whole numbers in the order of the floats. */
@@ -192,7 +209,7 @@ static enum outcome sample_one(struct work *w, int index, int thread_index, int3
     struct candidates c = {.logits = scratch,
                            .ids = (int32_t *)(scratch + room),
                            .keys = (uint32_t *)(scratch + 2 * room)};
-    enum outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r);
+    enum outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r, w->guide);
     *bad_id = c.bad_id;
     if (outcome != OUTCOME_OK)
         return outcome;
@@ -260,8 +277,9 @@ enum status sample(int32_t *ids, const struct sample_request *requests, int n_re
                              "request %d: guidance is %g, expected a finite number", i,
                              (double)requests[i].guidance);
     }
-    struct work work = {requests,  n_requests, ids, stream, gumbel_of(stream_code_path(stream)),
-                        n_requests};
+    enum code_path path = stream_code_path(stream);
+    struct work work = {requests,        n_requests,     ids,       stream,
+                        gumbel_of(path), guide_of(path), n_requests};
     if (n_requests == 1)
         sample_share(&work, 0, 1);
     else if (n_requests > 1)
