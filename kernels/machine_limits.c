@@ -120,9 +120,17 @@ static double peak_of_tile(tile_multiply multiply, int turns)
     enum { ROWS = 32, PAIRS = 64 };
     static const _Alignas(64) bf16 a[ROWS * 2 * PAIRS], b[PAIRS * TILE_GROUPS_MAX * TILE_PAIR];
     float acc[ROWS * TILE_COLUMNS];
-    struct tile_product p = {
-        acc,  TILE_COLUMNS,    a,     2 * PAIRS, b,    TILE_PAIR, TILE_GROUPS_MAX * TILE_PAIR,
-        ROWS, TILE_GROUPS_MAX, PAIRS, 0,         NULL, 0};
+    struct tile_product p = {.acc = acc,
+                             .ld_acc = TILE_COLUMNS,
+                             .a = a,
+                             .ld_a = 2 * PAIRS,
+                             .b = b,
+                             .group_stride = TILE_PAIR,
+                             .pair_stride = TILE_GROUPS_MAX * TILE_PAIR,
+                             .n_rows = ROWS,
+                             .n_groups = TILE_GROUPS_MAX,
+                             .n_pairs = PAIRS,
+                             .n_products = 1};
     double operations = 2.0 * ROWS * TILE_COLUMNS * 2 * PAIRS;
     int products = (int)((double)turns * 1024 / operations) + 1;
     for (int i = 0; i < products; i++)

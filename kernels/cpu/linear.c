@@ -90,14 +90,14 @@ static void multiply_panel(const struct task *task, float *acc, const bf16 *x, i
                              .group_stride = TILE_PAIR,
                              .pair_stride = (size_t)n_groups * TILE_PAIR,
                              .n_rows = n_rows,
-                             .n_groups = n_groups};
+                             .n_groups = n_groups,
+                             .n_products = 1};
     for (int pair = 0; pair < n_pairs; pair += run) {
         p.a = x + 2 * (size_t)pair;
         p.b = b + (size_t)pair * p.pair_stride;
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
         p.resume = pair > 0;
-        p.prefetch_bytes = (size_t)p.n_pairs * p.pair_stride * sizeof(bf16);
-        p.prefetch = (const char *)p.b + (n_rows <= ROWS_A_STREAM ? AHEAD_BYTES : p.prefetch_bytes);
+        p.next = (const char *)p.b + (n_rows <= ROWS_A_STREAM ? AHEAD_BYTES : tile_b_bytes(&p));
         task->multiply(&p);
     }
 }
