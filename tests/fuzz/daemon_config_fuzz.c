@@ -1,7 +1,7 @@
 /*
  * daemon_config_fuzz.c - any bytes as the YAML file of --config: values land in their fields or are refused by name.
  */
-#include <string.h>
+#include <stdint.h>
 
 #include "base/check.h"
 #include "daemon/config_file.h"
