@@ -47,10 +47,10 @@ static void read_share(void *context, int thread_index, int n_threads)
                      launch->task->sums[thread_index]);
 }
 
-static enum status measure_reading(double *bytes_s, struct stream *stream, int ms,
-                                   struct error *err)
+static enum status measure_reading(double *bytes_s, struct stream *stream, size_t buffer_bytes,
+                                   int ms, struct error *err)
 {
-    struct read_task task = {.bytes = MACHINE_LIMITS_BUFFER_BYTES};
+    struct read_task task = {.bytes = buffer_bytes};
     void *buffer;
     enum status st = stream_alloc(stream, &buffer, task.bytes, err);
     if (st != STATUS_OK)
@@ -176,10 +176,10 @@ static double measure_peak(struct stream *stream, int ms)
     return best;
 }
 
-enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms,
-                                   struct error *err)
+enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream,
+                                   size_t buffer_bytes, int ms, struct error *err)
 {
     *limits = (struct machine_limits){0};
     limits->dense_flop_s = measure_peak(stream, ms);
-    return measure_reading(&limits->read_bytes_s, stream, ms, err);
+    return measure_reading(&limits->read_bytes_s, stream, buffer_bytes, ms, err);
 }
