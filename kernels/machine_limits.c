@@ -112,9 +112,31 @@ __attribute__((target("avx2,fma"))) static double peak_avx2(int turns)
         __asm__ volatile("" : "+x"(sum[i]));
     return AVX2_CHAINS * 16.0;
 }
+
+__attribute__((target("amx-tile,amx-bf16"))) static double peak_amx(int turns)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.row_bytes[tile] = 64;
+        config.rows[tile] = 16;
+    }
+    _tile_loadconfig(&config); /* all tiles are zero then */
+    for (int t = 0; t < turns; t++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return 4 * 2.0 * 16 * 16 * 32;
+}
 #endif
 
-/* Where there is no loop of its own: the tile product on operands of the first-level cache. */
+/* For the portable path: the tile product on operands of the first-level cache. */
 static double peak_of_tile(tile_multiply multiply, int turns)
 {
     enum { ROWS = 32, PAIRS = 64 };
@@ -150,7 +172,9 @@ static void peak_share(void *context, int thread_index, int n_threads)
     (void)n_threads;
     double operations;
 #if defined(__x86_64__)
-    if (task->path == CODE_PATH_AVX512BF16)
+    if (task->path == CODE_PATH_AMX)
+        operations = peak_amx(task->turns);
+    else if (task->path == CODE_PATH_AVX512BF16)
         operations = peak_avx512bf16(task->turns);
     else if (task->path == CODE_PATH_AVX2)
         operations = peak_avx2(task->turns);
