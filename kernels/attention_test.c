@@ -108,8 +108,7 @@ static char *run_chunks(const struct problem *p, enum code_path path, int n_thre
 {
     struct runner r = make_runner(p, path, n_threads);
     size_t bytes = dtype_bytes(p->shape.dtype);
-    char *y = malloc((size_t)p->n * y_numbers(&p->shape) * bytes);
-    memset(y, 0x7f, (size_t)p->n * y_numbers(&p->shape) * bytes); /* what is not written is seen */
+    char *y = test_garbage((size_t)p->n * y_numbers(&p->shape) * bytes);
     for (int start = 0; start < p->n; start += chunk) {
         int n = p->n - start < chunk ? p->n - start : chunk;
         void *qkv = test_as(p->shape.dtype, p->qkv + (size_t)start * row_numbers(&p->shape),
