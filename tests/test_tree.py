@@ -35,7 +35,7 @@ class TreeTest(unittest.TestCase):
     def test_every_readme_names_its_files(self):
         for folder in FOLDERS:
             with self.subTest(folder=folder), open(os.path.join(ROOT, folder, "README.md")) as file:
-                named = set(re.findall(r"[\w*]+", file.read()))  # words, and patterns as in fake_*.h
+                named = set(re.findall(r"[\w*-]+", file.read()))  # words, and patterns as in fake_*.h
                 for name in sorted(os.listdir(os.path.join(ROOT, folder))):
                     stem, extension = os.path.splitext(name)
                     if extension in (".h", ".proto") or os.path.isdir(os.path.join(ROOT, folder, name)) and not name.startswith("_"):
