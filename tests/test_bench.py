@@ -11,7 +11,7 @@ from harness import GOLDENS, mgpt, mgpt_json, refused, run
 MODEL = GOLDENS[0].model
 TOKENS_64 = 4 * 5 + 1  # of a 64x64 picture: codes and new lines, and its end
 RUN_KEYS = {"load", "requests", "failed", "failure", "wall_s", "images_per_min", "tokens_per_s", "first_row_s", "image_s", "goodput_per_min",
-            "deadline_s", "rows_per_read", "hop_bytes", "busy_share", "busy_share_active", "codec_busy_s", "stages", "read_bytes",
+            "deadline_s", "prompt_tokens", "rows_per_read", "hop_bytes", "busy_share", "busy_share_active", "codec_busy_s", "stages", "read_bytes",
             "operations", "limit_s", "images_per_min_limit", "of_limit", "times_first"}
 LOCAL = ["bench", "--local", MODEL, "--size", "64x64", "--requests", 4, "--concurrency", 2]
 

@@ -171,6 +171,7 @@ struct bench_result {
     double images_per_min, tokens_per_s; /* of requests that did not fail */
     double first_row_s[BENCH_PERCENTILES], image_s[BENCH_PERCENTILES];
     double goodput_per_min, deadline_s;
+    double prompt_tokens; /* mean, of requests that did not fail */
     double rows_per_read, hop_bytes;
     double busy_share; /* U over the whole run */
     double

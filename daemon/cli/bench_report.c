@@ -87,9 +87,10 @@ static json_t *result_json(const struct bench_result *result, const struct bench
         result->codec_busy_s, "stages", stages_json(result));
     json_object_update_new(
         value,
-        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f}", "read_bytes", result->read_bytes, "operations",
-                  result->operations, "limit_s", result->limit_s, "images_per_min_limit",
-                  result->images_per_min_limit, "of_limit", result->of_limit, "times_first",
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens", result->prompt_tokens,
+                  "read_bytes", result->read_bytes, "operations", result->operations, "limit_s",
+                  result->limit_s, "images_per_min_limit", result->images_per_min_limit, "of_limit",
+                  result->of_limit, "times_first",
                   first->images_per_min > 0 ? result->images_per_min / first->images_per_min : 0));
     return value;
 }

@@ -63,6 +63,7 @@ static void fill_times(struct bench_result *out, const struct bench_run *run)
         whole[n] = seconds(record->due_ns, record->end_ns);
         n_in_time += whole[n] <= out->deadline_s;
         tokens += n_generated(record);
+        out->prompt_tokens += record->n_prompt;
         n++;
     }
     if (rows && whole) {
@@ -71,6 +72,8 @@ static void fill_times(struct bench_result *out, const struct bench_run *run)
     }
     free(rows);
     free(whole);
+    if (n > 0)
+        out->prompt_tokens /= n;
     if (out->wall_s <= 0)
         return;
     out->images_per_min = n * 60 / out->wall_s;
