@@ -24,6 +24,7 @@ STAGES = (("fp-sft 96", 0.08, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[96]),)),
           ("fp-sft 128", 0.26, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]),)),
           ("fp-sft 192", 0.33, ((.5, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]), (.5, LONG, DRAW_ONLY, data.STAGE_SIZES[192]))),
           ("omni-sft 128", 0.75, ((1, SHORT, data.TASKS, data.FIRST_OMNI_SIZES),)),
+          ("omni-sft last", 9.9, ((.88, SHORT, data.LAST_TASKS, data.STAGE_SIZES[128]), (.12, LONG, data.LAST_TASKS, data.STAGE_SIZES[192]))),
           ("omni-sft all", 9.9, ((.82, SHORT, data.TASKS, data.STAGE_SIZES[128]), (.18, LONG, data.TASKS, data.STAGE_SIZES[192]))))
 
 
