@@ -16,7 +16,7 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # The order of the process tests: those that end first come first; files not named here come last.
-ORDER = ["test_tree", "test_includes", "test_goldens", "test_memory", "test_invariance"]
+ORDER = ["test_tree", "test_includes", "test_goldens", "test_command_line", "test_memory", "test_invariance"]
 FUZZ_SECONDS = 4  # for each target
 
 
@@ -93,7 +93,9 @@ def run_build(build, words):
 def run_phase(build, words):
     """A build of its own in a process of its own: what a sanitizer slows down or ends must not touch the others."""
     print(f"== {build}: {' '.join(words)}", flush=True)
-    done = subprocess.Popen([sys.executable, __file__, build, *words], stdout=subprocess.PIPE, text=True)
+    suppressions = f"suppressions={os.path.join(HERE, 'tsan.supp')}"
+    done = subprocess.Popen([sys.executable, __file__, build, *words], stdout=subprocess.PIPE, text=True,
+                            env=dict(os.environ, TSAN_OPTIONS=suppressions))
     last = ""
     for last in done.stdout:
         if not re.fullmatch(r"\d+ passed, \d+ failed(, \d+ skipped)?\n", last):
