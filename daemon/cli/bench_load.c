@@ -22,8 +22,8 @@ static const char *const prompts[] = {
     "a red fox in the snow",
     "A quiet harbour at dawn, fishing boats, mist over the water, soft light",
     "portrait of an old sailor, oil on canvas",
-    "An astronaut rides a horse over the dunes of Mars while two moons rise behind the mountains; "
-    "the horse's hooves throw up red dust that hangs in the thin air",
+    ("An astronaut rides a horse over the dunes of Mars while two moons rise behind the mountains; "
+     "the horse's hooves throw up red dust that hangs in the thin air"),
     "a bowl of cherries",
     "Isometric drawing of a small Japanese noodle shop at night, lanterns, rain on the street",
     "macro photograph of a dragonfly on a reed, early morning, drops of dew",
