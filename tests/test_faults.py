@@ -96,9 +96,10 @@ class FaultsTest(unittest.TestCase):
         for stage in (0, 1):
             with self.subTest(stage=stage):
                 replies, restarts = self.after(lambda daemon: os.kill(self.stages(daemon)[stage], signal.SIGSTOP),
-                                               "--step-wait-s", 2)
+                                               "--step-wait-s", 4)
                 self.check_pictures(replies)
-                self.assertEqual(restarts, 1)
+                # The one that hangs; on a busy machine its neighbour may pass the short limit too.
+                self.assertIn(restarts, (1, 2))
 
     def test_codec_killed_again_and_again(self):
         with Daemon(MODEL, "--stages", 1) as daemon:
