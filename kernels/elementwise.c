@@ -5,6 +5,7 @@
 
 #include "base/check.h"
 #include "kernels/add.h"
+#include "kernels/device.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rows.h"
 #include "kernels/silu_mul.h"
@@ -38,6 +39,9 @@ enum status rmsnorm(void *y, const void *x, const float *weight, enum dtype dtyp
                     float eps, struct stream *stream)
 {
     struct rmsnorm_launch l = {y, x, NULL, NULL, weight, hidden, eps};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->rmsnorm(device, &l, dtype, n_rows);
     return run(stream, rmsnorm_rows, &l, dtype, n_rows, 2 * (size_t)hidden);
 }
 
@@ -45,6 +49,9 @@ enum status add_rmsnorm(void *y, void *x, const void *delta, const float *weight
                         int hidden, float eps, struct stream *stream)
 {
     struct rmsnorm_launch l = {y, x, x, delta, weight, hidden, eps};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->rmsnorm(device, &l, dtype, n_rows);
     return run(stream, rmsnorm_rows, &l, dtype, n_rows, 4 * (size_t)hidden);
 }
 
@@ -60,6 +67,9 @@ static void add_rows(void *context, int first, int last)
 enum status add(void *x, const void *delta, enum dtype dtype, int n_rows, int hidden, struct stream *stream)
 {
     struct add_launch l = {x, delta, hidden};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->add(device, &l, dtype, n_rows);
     return run(stream, add_rows, &l, dtype, n_rows, 3 * (size_t)hidden);
 }
 
@@ -75,5 +85,8 @@ static void silu_mul_rows(void *context, int first, int last)
 enum status silu_mul(void *y, const void *gate_up, enum dtype dtype, int n_rows, int inter, struct stream *stream)
 {
     struct silu_mul_launch l = {y, gate_up, inter};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->silu_mul(device, &l, dtype, n_rows);
     return run(stream, silu_mul_rows, &l, dtype, n_rows, 6 * (size_t)inter); /* the exponential counts double */
 }

@@ -14,11 +14,11 @@
 enum { SAMPLE_DOMAIN_TOKEN = 1 };
 
 struct sample_request {
-    const float *logits;        /* [n] entry i belongs to id first_id + i */
-    const float *unconditional; /* [n] or NULL: l = u + guidance * (c - u); NULL takes logits as they are */
+    const float *logits;        /* device memory [n] entry i belongs to id first_id + i */
+    const float *unconditional; /* the same, or NULL: l = u + guidance * (c - u); NULL takes logits as they are */
     int first_id, n;
-    const uint8_t *allowed; /* [n], nonzero where the id may be drawn; NULL: all */
-    const int32_t *listed;  /* [n_listed] only these ids, or NULL: all; an id outside [first_id, first_id + n) is an error */
+    const uint8_t *allowed; /* host memory [n], nonzero where the id may be drawn; NULL: all */
+    const int32_t *listed;  /* host memory [n_listed] only these ids, or NULL: all; an id outside [first_id, first_id + n) is an error */
     int n_listed;
     float guidance;
     float temperature; /* 0: the largest logit, ties to the smallest id; top_k then does not matter */

@@ -52,7 +52,7 @@ static enum status handle_load(struct codec_role *role, const Mgpt__Load *load, 
     malloc_trim(0);
     char fingerprint[128];
     snprintf(fingerprint, sizeof(fingerprint), "device=cpu path=%s numerics=%d compute=f32",
-             code_path_name(stream_code_path(role->options.stream)), KERNELS_NUMERICS_VERSION);
+             stream_path_name(role->options.stream), KERNELS_NUMERICS_VERSION);
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = "codec";

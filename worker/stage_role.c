@@ -165,7 +165,7 @@ static enum status gather_facts(const struct stage_role *role, const Mgpt__Load 
                        (int)load->last_unit, checkpoint_config(checkpoint)->n_layers);
     snprintf(facts->fingerprint, sizeof(facts->fingerprint),
              "device=cpu path=%s numerics=%d compute=%s",
-             code_path_name(stream_code_path(role->options.stream)), KERNELS_NUMERICS_VERSION,
+             stream_path_name(role->options.stream), KERNELS_NUMERICS_VERSION,
              dtype_name(compute_dtype(load)));
     return st;
 }
