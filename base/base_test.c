@@ -30,6 +30,19 @@ static void test_error_texts(void **state)
     assert_string_equal(status_name(STATUS_FULL), "full");
 }
 
+/* Names in files need not be UTF-8, but the texts that quote them go into JSON. */
+static void test_error_texts_are_utf8(void **state)
+{
+    (void)state;
+    struct error err;
+    error_set(&err, STATUS_INVALID, "%s", "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");
+    assert_string_equal(err.text, "\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80");
+    error_set(&err, STATUS_INVALID, "%s", "\xff \xc3 \xc0\xaf \xed\xa0\x80 \xf5\x80\x80\x80 \x80 \xe2\x82");
+    assert_string_equal(err.text, "? ? ?? ??? ???? ? ??");
+    error_set(&err, STATUS_INVALID, "%.2s", "a\xc3\xa9");
+    assert_string_equal(err.text, "a?");
+}
+
 static void test_error_text_is_cut_visibly(void **state)
 {
     (void)state;
@@ -100,6 +113,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_error_texts),
+        cmocka_unit_test(test_error_texts_are_utf8),
         cmocka_unit_test(test_error_text_is_cut_visibly),
         cmocka_unit_test(test_bf16_rounds_to_nearest_even),
         cmocka_unit_test(test_f16_values),

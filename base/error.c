@@ -1,5 +1,6 @@
 /*
- * error.c - writes error texts; control characters from outside never reach a terminal or a log line.
+ * error.c - writes error texts; control characters from outside never reach a terminal or a log
+ * line.
  */
 #include "base/error.h"
 
@@ -8,12 +9,39 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Subjects are quoted from outside bytes; what is not printable ASCII or UTF-8 becomes '?'. */
+/* Bytes of the UTF-8 character at c, 0 when it is none: overlong, a surrogate, past U+10FFFF, or
+ * cut. */
+static int utf8_bytes(const unsigned char *c)
+{
+    int n = *c < 0x80                 ? 1
+            : *c >= 0xc2 && *c < 0xe0 ? 2
+            : *c >= 0xe0 && *c < 0xf0 ? 3
+            : *c >= 0xf0 && *c < 0xf5 ? 4
+                                      : 0;
+    for (int i = 1; i < n; i++)
+        if ((c[i] & 0xc0) != 0x80)
+            return 0;
+    if ((*c == 0xe0 && c[1] < 0xa0) || (*c == 0xed && c[1] > 0x9f) || (*c == 0xf0 && c[1] < 0x90) ||
+        (*c == 0xf4 && c[1] > 0x8f))
+        return 0;
+    return n;
+}
+
+/*
+ * Subjects are quoted from outside bytes; what is not printable ASCII or UTF-8 becomes '?', so that
+ * the text can stand in a log line and in JSON.
+ */
 static void clean(char *text)
 {
-    for (unsigned char *c = (unsigned char *)text; *c; c++)
-        if (*c < 0x20 || *c == 0x7f)
+    unsigned char *c = (unsigned char *)text;
+    while (*c) {
+        int n = utf8_bytes(c);
+        if (n == 0 || *c < 0x20 || *c == 0x7f) {
             *c = '?';
+            n = 1;
+        }
+        c += n;
+    }
 }
 
 static void mark_cut(char *text, int wanted)
@@ -55,8 +83,8 @@ enum status error_wrap(struct error *err, enum status code, const char *format, 
     return code;
 }
 
-enum status error_set_errno(struct error *err, enum status code, int errno_value, const char *format,
-                            ...)
+enum status error_set_errno(struct error *err, enum status code, int errno_value,
+                            const char *format, ...)
 {
     if (!err)
         return code;

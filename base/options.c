@@ -195,10 +195,15 @@ static int find_positional(const struct option_set *set, int ordinal)
     return -1;
 }
 
+int options_find(const struct option_set *set, const char *name)
+{
+    return find_name(set, name, strlen(name));
+}
+
 enum status options_assign(const struct option_set *set, void *target, const char *name,
                            const char *text, struct error *err)
 {
-    int i = find_name(set, name, strlen(name));
+    int i = options_find(set, name);
     if (i < 0)
         return error_set(err, STATUS_NOT_FOUND, "unknown option '%s'", name);
     return read_value(&set->options[i], target, text, err);

@@ -1,15 +1,17 @@
 /*
- * options.h - one table of options a program: its command line, its configuration file and its help come from it.
+ * options.h - one table of options a program: its command line, its configuration file and its help
+ * come from it.
  *
  *     struct settings { const char *model; int n_stages; };
  *     static const struct option table[] = {
- *         {"model", "DIR", OPTION_TEXT, offsetof(struct settings, model), .required = true, .help = "checkpoint folder"},
- *         {"stages", "N", OPTION_INT, offsetof(struct settings, n_stages), .default_value = "1", .min = 1, .max = 64,
- *          .help = "stage processes"},
- *         {0}};
+ *         {"model", "DIR", OPTION_TEXT, offsetof(struct settings, model), .required = true, .help =
+ * "checkpoint folder"},
+ *         {"stages", "N", OPTION_INT, offsetof(struct settings, n_stages), .default_value = "1",
+ * .min = 1, .max = 64, .help = "stage processes"}, {0}};
  *
- * Help goes to stdout and exits 0; a wrong option is one line on stderr and exit 2 (options_start does both).
- * Texts are borrowed: from argv, from the table's defaults, or from whoever calls options_assign.
+ * Help goes to stdout and exits 0; a wrong option is one line on stderr and exit 2 (options_start
+ * does both). Texts are borrowed: from argv, from the table's defaults, or from whoever calls
+ * options_assign.
  */
 #ifndef MGPT_BASE_OPTIONS_H
 #define MGPT_BASE_OPTIONS_H
@@ -44,13 +46,13 @@ struct option_list {
 };
 
 struct option {
-    const char *
-        name; /* "model" is --model on the command line and model: in YAML; in upper case: positional, in order */
+    const char *name; /* "model" is --model on the command line and model: in YAML; in upper case:
+                         positional, in order */
     const char *argument; /* as help shows it, "DIR"; NULL for flags and positional ones */
     enum option_kind kind;
-    size_t offset; /* of the field in the target struct */
-    const char *
-        default_value; /* read like a given value before all others; NULL leaves the field as it is */
+    size_t offset;             /* of the field in the target struct */
+    const char *default_value; /* read like a given value before all others; NULL leaves the field
+                                  as it is */
     const char *help;
     const char *const *choices; /* OPTION_CHOICE: names, NULL at the end */
     double min, max;            /* OPTION_INT and OPTION_FLOAT */
@@ -67,18 +69,26 @@ struct option_set {
     const char *example;          /* last line of the help; NULL for none */
 };
 
-/* Writes every default into target, which the caller has zeroed. A default that does not parse is a CHECK. */
+/* Writes every default into target, which the caller has zeroed. A default that does not parse is a
+ * CHECK. */
 void options_defaults(const struct option_set *set, void *target);
 
-/* One value by name ("model", without dashes), as from a configuration file. STATUS_NOT_FOUND: no such option. */
+/* The place of an option in the table by its name, without dashes; -1: none. Positional ones have
+ * none. */
+int options_find(const struct option_set *set, const char *name);
+
+/* One value by name ("model", without dashes), as from a configuration file. STATUS_NOT_FOUND: no
+ * such option. */
 enum status options_assign(const struct option_set *set, void *target, const char *name,
                            const char *text, struct error *err);
 
 /*
- * The arguments after the program's name: --name VALUE, --name=VALUE, -x VALUE, positional ones, -- ends options.
+ * The arguments after the program's name: --name VALUE, --name=VALUE, -x VALUE, positional ones, --
+ * ends options.
  *
  * given: NULL, or one bool for each option of the table, set true where the command line names it.
- * *help is true when --help or -h stands anywhere; nothing else was read then. STATUS_INVALID: a line for the user.
+ * *help is true when --help or -h stands anywhere; nothing else was read then. STATUS_INVALID: a
+ * line for the user.
  */
 enum status options_parse(const struct option_set *set, void *target, int argc, char **argv,
                           bool *given, bool *help, struct error *err);

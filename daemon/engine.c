@@ -3,9 +3,9 @@
  */
 #include "daemon/engine.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/sysinfo.h>
 #include <time.h>
 
 #include "base/check.h"
@@ -76,6 +76,7 @@ static enum status create_pipelines(struct engine *engine, struct error *err)
                                         .hooks = engine_pipeline_hooks};
     scheduler_options_init(&pipeline.scheduler);
     pipeline.scheduler.vocabulary = options->model->vocabulary;
+    pipeline.scheduler.vocab = options->model->config.vocab;
     pipeline.scheduler.n_stages = options->n_stages;
     pipeline.scheduler.kv_blocks = kv_blocks;
     pipeline.scheduler.max_positions = options->model->config.max_positions;
@@ -174,6 +175,30 @@ static void init_lock(struct engine *engine)
     pthread_mutex_init(&engine->lock, NULL);
 }
 
+static void init_histograms(struct engine *engine)
+{
+    for (int i = 0; i < ENGINE_HISTOGRAMS; i++) {
+        enum histogram_kind kind = i == ENGINE_PER_TOKEN       ? HISTOGRAM_SHORT_S
+                                   : i >= ENGINE_PROMPT_TOKENS ? HISTOGRAM_TOKENS
+                                                               : HISTOGRAM_LONG_S;
+        histogram_init(&engine->figures.histograms[i], kind);
+    }
+}
+
+/* The loop takes no signals: they are for the program's own thread. */
+static enum status start_thread(struct engine *engine, struct error *err)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int reason = pthread_create(&engine->thread, NULL, engine_loop, engine);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    engine->thread_runs = reason == 0;
+    if (reason != 0)
+        return error_set_errno(err, STATUS_IO, reason, "cannot start the engine's thread");
+    return STATUS_OK;
+}
+
 enum status engine_create(struct engine **out, const struct engine_options *options,
                           struct error *err)
 {
@@ -185,16 +210,14 @@ enum status engine_create(struct engine **out, const struct engine_options *opti
     engine->next_id = 1;
     set_defaults(&engine->options);
     init_lock(engine);
+    init_histograms(engine);
     enum status st = check_options(&engine->options, err);
     if (st == STATUS_OK)
         st = allocate(engine, err);
     if (st == STATUS_OK)
         st = create_workers(engine, err);
     if (st == STATUS_OK) {
-        int reason = pthread_create(&engine->thread, NULL, engine_loop, engine);
-        engine->thread_runs = reason == 0;
-        if (reason != 0)
-            st = error_set_errno(err, STATUS_IO, reason, "cannot start the engine's thread");
+        st = start_thread(engine, err);
     }
     if (st != STATUS_OK) {
         engine_destroy(engine);

@@ -19,6 +19,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "daemon/histogram.h"
 #include "daemon/mailbox.h"
 #include "daemon/served_model.h"
 #include "scheduler/plan.h"
@@ -177,6 +178,21 @@ struct engine_stage_stats {
     int n_restarts;
 };
 
+/* Of requests that succeeded: pictures and text. */
+enum engine_histogram {
+    ENGINE_QUEUE_TIME,     /* s, submitted to started */
+    ENGINE_FIRST_TOKEN,    /* s, submitted to the first token */
+    ENGINE_FIRST_ROW,      /* s, submitted to the first row of codes */
+    ENGINE_PREFILL_TIME,   /* s, started to the first token */
+    ENGINE_DECODE_TIME,    /* s, first token to the last */
+    ENGINE_INFERENCE_TIME, /* s, started to the last token */
+    ENGINE_PER_TOKEN,      /* s, decode time over tokens */
+    ENGINE_WHOLE_TIME,     /* s, submitted to finished, pixels included */
+    ENGINE_PROMPT_TOKENS,
+    ENGINE_GENERATED_TOKENS,
+    ENGINE_HISTOGRAMS
+};
+
 struct engine_stats {
     bool ready; /* every worker is loaded */
     bool stopping;
@@ -189,6 +205,9 @@ struct engine_stats {
     uint64_t prompt_tokens, generation_tokens, image_tokens; /* sums */
     uint64_t n_succeeded, n_failed, n_canceled, n_refused, n_preempted;
     uint64_t n_plans, n_plan_rows, n_worker_restarts, codec_busy_ns;
+    double backlog_s; /* until all that is open now is done, of the pipeline that ends first; below
+                         0 when not known */
+    struct histogram histograms[ENGINE_HISTOGRAMS];
     int n_stages; /* entries in stages; a copy holds no more */
     struct engine_stage_stats stages[ENGINE_PIPELINES_MAX * ENGINE_STAGES_MAX];
 };

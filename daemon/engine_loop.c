@@ -166,10 +166,15 @@ static void fill_stage(struct engine_stage_stats *out, const struct engine *engi
 static void fill_figures(struct engine *engine, struct engine_stats *out, int64_t now_ns)
 {
     *out = engine->figures;
+    out->backlog_s = -1;
     for (int p = 0; p < engine->n_pipelines; p++) {
         struct scheduler_figures figures;
         struct stages *stages = pipeline_stages(engine->pipelines[p]);
         scheduler_figures(pipeline_scheduler(engine->pipelines[p]), now_ns, &figures);
+        double backlog_s =
+            (double)scheduler_backlog_ns(pipeline_scheduler(engine->pipelines[p])) * 1e-9;
+        if (backlog_s >= 0 && (out->backlog_s < 0 || backlog_s < out->backlog_s))
+            out->backlog_s = backlog_s;
         out->n_running += figures.n_running;
         out->n_waiting += figures.n_queued;
         out->n_in_flight += figures.n_in_flight;

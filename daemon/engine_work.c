@@ -243,6 +243,8 @@ static void tell_progress(struct engine *engine, struct open_request *open, int6
         progress.remaining_ns >= 0)
         event->eta_s = (double)progress.remaining_ns * 1e-9;
     open->n_told = (int)open->tokens.n;
+    if (open->first_row_ms == 0 && picture)
+        open->first_row_ms = now_ns / 1000000;
     open_request_post(open, event);
 }
 
@@ -258,7 +260,7 @@ static void on_tokens(struct engine *engine, struct open_request *open,
 {
     int64_t now_ms = now_ns / 1000000;
     int known = (int)open->tokens.n - event->first_ordinal;
-    engine->last_token_ms = now_ms;
+    engine->last_token_ms = open->last_token_ms = now_ms;
     if (open->first_token_ms == 0)
         open->first_token_ms = now_ms;
     CHECK(known >= 0);
@@ -274,10 +276,42 @@ static void on_tokens(struct engine *engine, struct open_request *open,
     tell_progress(engine, open, now_ns);
 }
 
+static double seconds(int64_t from_ms, int64_t to_ms)
+{
+    return to_ms > from_ms ? (double)(to_ms - from_ms) * 1e-3 : 0;
+}
+
+static void record(struct engine *engine, const struct open_request *open, int n_tokens,
+                   int64_t now_ms)
+{
+    struct histogram *histograms = engine->figures.histograms;
+    if ((open->request.work != ENGINE_PICTURE && open->request.work != ENGINE_FREE) ||
+        n_tokens == 0)
+        return;
+    double decode = seconds(open->first_token_ms, open->last_token_ms);
+    histogram_add(&histograms[ENGINE_QUEUE_TIME], seconds(open->submitted_ms, open->started_ms));
+    histogram_add(&histograms[ENGINE_FIRST_TOKEN],
+                  seconds(open->submitted_ms, open->first_token_ms));
+    if (open->first_row_ms)
+        histogram_add(&histograms[ENGINE_FIRST_ROW],
+                      seconds(open->submitted_ms, open->first_row_ms));
+    histogram_add(&histograms[ENGINE_PREFILL_TIME],
+                  seconds(open->started_ms, open->first_token_ms));
+    histogram_add(&histograms[ENGINE_DECODE_TIME], decode);
+    histogram_add(&histograms[ENGINE_INFERENCE_TIME],
+                  seconds(open->started_ms, open->last_token_ms));
+    histogram_add(&histograms[ENGINE_PER_TOKEN], decode / n_tokens);
+    histogram_add(&histograms[ENGINE_WHOLE_TIME], seconds(open->submitted_ms, now_ms));
+    histogram_add(&histograms[ENGINE_PROMPT_TOKENS], open->request.n_prompt);
+    histogram_add(&histograms[ENGINE_GENERATED_TOKENS], n_tokens);
+}
+
 static void post_finished(struct engine *engine, struct open_request *open,
                           struct engine_event *event)
 {
-    engine->figures.n_succeeded++;
+    if (open->request.work == ENGINE_PICTURE || open->request.work == ENGINE_FREE)
+        engine->figures.n_succeeded++;
+    record(engine, open, event->n_ids, event->now_ms);
     open_request_post(open, event);
     forget(engine, open);
 }

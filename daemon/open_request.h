@@ -28,7 +28,7 @@ struct open_request {
     float *probe_logits; /* [n_positions, vocab] */
     int vocab;
     int n_passes;
-    int64_t submitted_ms, started_ms, first_token_ms;
+    int64_t submitted_ms, started_ms, first_token_ms, first_row_ms, last_token_ms;
     union {
         ProtobufCMessage base;
         Mgpt__Encode encode;

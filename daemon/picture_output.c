@@ -3,7 +3,6 @@
  */
 #include "daemon/picture_output.h"
 
-#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -51,36 +50,37 @@ static char *json_text(const struct picture *rgb, const struct served_model *mod
     return text;
 }
 
+/* Both texts, freed by end_texts(). */
+static enum status make_texts(struct picture_text texts[2], const struct picture *rgb,
+                              const struct served_model *model, const struct picture_facts *facts,
+                              struct error *err)
+{
+    texts[0] = (struct picture_text){"parameters", parameters_text(rgb, model, facts)};
+    texts[1] = (struct picture_text){"mgpt", json_text(rgb, model, facts)};
+    if (texts[0].value && texts[1].value)
+        return STATUS_OK;
+    return error_set(err, STATUS_NOMEM, "cannot allocate the texts of a picture");
+}
+
+static void end_texts(struct picture_text texts[2])
+{
+    free((char *)(uintptr_t)texts[0].value);
+    free((char *)(uintptr_t)texts[1].value);
+}
+
 enum status picture_output_write(uint8_t **bytes, size_t *n_bytes, const struct picture *rgb,
                                  enum picture_format format, int quality,
                                  const struct served_model *model,
                                  const struct picture_facts *facts, struct error *err)
 {
-    struct picture_text texts[] = {{"parameters", parameters_text(rgb, model, facts)},
-                                   {"mgpt", json_text(rgb, model, facts)}};
+    struct picture_text texts[2];
     struct picture_write_options options = {
         .format = format, .quality = quality, .texts = texts, .n_texts = 2};
-    enum status st;
-    if (texts[0].value && texts[1].value)
+    enum status st = make_texts(texts, rgb, model, facts, err);
+    if (st == STATUS_OK)
         st = picture_write(bytes, n_bytes, rgb, &options, err);
-    else
-        st = error_set(err, STATUS_NOMEM, "cannot allocate the texts of a picture");
-    free((char *)(uintptr_t)texts[0].value);
-    free((char *)(uintptr_t)texts[1].value);
+    end_texts(texts);
     return st;
-}
-
-static enum status write_bytes(const char *path, const uint8_t *bytes, size_t n_bytes,
-                               struct error *err)
-{
-    FILE *file = fopen(path, "wbe");
-    if (!file)
-        return error_set_errno(err, STATUS_IO, errno, "cannot write '%s'", path);
-    bool written = fwrite(bytes, 1, n_bytes, file) == n_bytes;
-    int reason = errno;
-    if (fclose(file) != 0 || !written)
-        return error_set_errno(err, STATUS_IO, written ? errno : reason, "cannot write '%s'", path);
-    return STATUS_OK;
 }
 
 enum status picture_output_write_file(const char *path, const struct picture *rgb,
@@ -88,13 +88,14 @@ enum status picture_output_write_file(const char *path, const struct picture *rg
                                       const struct picture_facts *facts, struct error *err)
 {
     int format = picture_parse_format(path);
-    uint8_t *bytes = NULL;
-    size_t n_bytes = 0;
-    enum status st = picture_output_write(&bytes, &n_bytes, rgb,
-                                          format < 0 ? PICTURE_PNG : (enum picture_format)format, 0,
-                                          model, facts, err);
+    struct picture_text texts[2];
+    struct picture_write_options options = {.format = format < 0 ? PICTURE_PNG
+                                                                 : (enum picture_format)format,
+                                            .texts = texts,
+                                            .n_texts = 2};
+    enum status st = make_texts(texts, rgb, model, facts, err);
     if (st == STATUS_OK)
-        st = write_bytes(path, bytes, n_bytes, err);
-    free(bytes);
+        st = picture_write_file(path, rgb, &options, err);
+    end_texts(texts);
     return st;
 }

@@ -224,6 +224,18 @@ static enum status complete(struct pipeline *pipeline, struct step *step,
     return STATUS_OK; /* the scheduler has failed the plan's requests itself */
 }
 
+/* Whoever was not heard the longest is the one that hangs; the others wait for it and answer pings.
+ */
+static void lose_silent_stage(struct pipeline *pipeline, int64_t now_ms, const char *why)
+{
+    const struct stage *list = pipeline->stages.list;
+    int silent = 0;
+    for (int k = 1; k < pipeline->stages.n; k++)
+        if (list[k].worker.heard_ms < list[silent].worker.heard_ms)
+            silent = k;
+    stages_lose(&pipeline->stages, silent, now_ms, why);
+}
+
 static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *result,
                            int64_t now_ns)
 {
@@ -235,6 +247,10 @@ static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *re
         return;
     }
     enum status st;
+    if (result->status == STATUS_TIMEOUT || result->status == STATUS_LOST) {
+        lose_silent_stage(pipeline, now_ns / 1000000, result->text);
+        return; /* the requests go on when the stages stand again */
+    }
     if (result->status != STATUS_OK)
         st = error_set(&err, STATUS_INTERNAL, "step failed: %s", result->text);
     else
@@ -291,14 +307,7 @@ static void check_deadline(struct pipeline *pipeline, int64_t now_ms)
         const struct step *step = &pipeline->steps[i];
         if (!step->plan || now_ms - step->sent_ms <= limit_ms)
             continue;
-        /* Whoever was not heard the longest is the one that hangs; the others wait for it and
-         * answer pings. */
-        int silent = 0;
-        for (int k = 1; k < pipeline->stages.n; k++)
-            if (pipeline->stages.list[k].worker.heard_ms <
-                pipeline->stages.list[silent].worker.heard_ms)
-                silent = k;
-        stages_lose(&pipeline->stages, silent, now_ms, "a step passed its limit of time");
+        lose_silent_stage(pipeline, now_ms, "a step passed its limit of time");
         return;
     }
 }

@@ -113,7 +113,8 @@ static void send_load(struct stages *stages, int k, int64_t now_ms)
     load.kv_blocks = (uint32_t)options->kv_blocks;
     load.rows_max = (uint32_t)options->rows_max;
     load.link_bind = stage->endpoint;
-    load.activation_ms = (uint32_t)options->step_wait_ms;
+    /* Longer than our own limit of a step, so that it is us who find the stage that hangs. */
+    load.activation_ms = 2 * (uint32_t)options->step_wait_ms;
     load.first_number = 1;
     load.sequences_max = (uint32_t)options->sequences_max;
     load.outputs_max = (uint32_t)options->outputs_max;

@@ -7,6 +7,7 @@
 #include "kernels/stream.h"
 
 /* x += delta, both [n_rows, hidden] of `dtype`; the sum in f32, rounded once. */
-enum status add(void *x, const void *delta, enum dtype dtype, int n_rows, int hidden, struct stream *stream);
+enum status add(void *x, const void *delta, enum dtype dtype, int n_rows, int hidden,
+                struct stream *stream);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * attention.c - dispatch of the attention operations, the checks of their arguments, and the table of angles.
+ * attention.c - dispatch of the attention operations, the checks of their arguments, and the table
+ * of angles.
  */
 #include "kernels/attention_launch.h"
 
@@ -13,25 +14,27 @@
 
 size_t kv_block_bytes(const struct attention_shape *shape)
 {
-    return (size_t)shape->n_kv_heads * kv_head_bytes(shape);
+    return (size_t)shape->n_kv_heads * (kv_key_bytes(shape) + kv_value_bytes(shape));
 }
 
 enum { READ_PAST_END_BYTES = 64 };
 
 size_t rope_table_bytes(const struct rope_options *options)
 {
-    return (size_t)options->n_positions * (size_t)options->head_dim * sizeof(float) + READ_PAST_END_BYTES;
+    return (size_t)options->n_positions * (size_t)options->head_dim * sizeof(float) +
+           READ_PAST_END_BYTES;
 }
 
 /*
- * As the checkpoints' own code does it: the frequency, the position over the factor and their product are f32, and the
- * cosine is of that rounded angle.
+ * As the checkpoints' own code does it: the frequency, the position over the factor and their
+ * product are f32, and the cosine is of that rounded angle.
  */
 static void fill_table(float *values, const struct rope_options *o)
 {
     int half = o->head_dim / 2;
     for (int i = 0; i < half; i++) {
-        float frequency = 1.0f / (float)pow(o->theta, (double)((float)(2 * i) / (float)o->head_dim));
+        float frequency =
+            1.0f / (float)pow(o->theta, (double)((float)(2 * i) / (float)o->head_dim));
         for (int p = 0; p < o->n_positions; p++) {
             float *row = values + (size_t)p * (size_t)o->head_dim;
             float angle = (float)p / (float)o->factor * frequency;
@@ -41,18 +44,20 @@ static void fill_table(float *values, const struct rope_options *o)
     }
 }
 
-enum status rope_table_create(struct rope_table **out, const struct rope_options *options, struct stream *stream,
-                              struct error *err)
+enum status rope_table_create(struct rope_table **out, const struct rope_options *options,
+                              struct stream *stream, struct error *err)
 {
     *out = NULL;
     if (options->n_positions < 1 || options->head_dim < 2 || options->head_dim % 2 ||
         options->head_dim > HEAD_DIM_MAX)
-        return error_set(err, STATUS_INVALID,
-                         "a table of angles for %d positions and head_dim %d, expected at least 1 and an even "
-                         "number of 2..%d",
-                         options->n_positions, options->head_dim, HEAD_DIM_MAX);
+        return error_set(
+            err, STATUS_INVALID,
+            "a table of angles for %d positions and head_dim %d, expected at least 1 and an even "
+            "number of 2..%d",
+            options->n_positions, options->head_dim, HEAD_DIM_MAX);
     if (!(options->theta > 0) || !(options->factor > 0))
-        return error_set(err, STATUS_INVALID, "RoPE theta is %g and factor %g, expected positive numbers",
+        return error_set(err, STATUS_INVALID,
+                         "RoPE theta is %g and factor %g, expected positive numbers",
                          options->theta, options->factor);
     struct rope_table *table = calloc(1, sizeof(*table));
     if (!table)
@@ -61,7 +66,9 @@ enum status rope_table_create(struct rope_table **out, const struct rope_options
     table->stream = stream;
     table->bytes = rope_table_bytes(options);
     float *values = calloc(1, table->bytes);
-    enum status st = values ? STATUS_OK : error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", table->bytes);
+    enum status st = values
+                         ? STATUS_OK
+                         : error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", table->bytes);
     if (st == STATUS_OK)
         st = stream_alloc(stream, (void **)&table->values, table->bytes, err);
     if (st != STATUS_OK) {
@@ -95,7 +102,8 @@ static void check_shape(const struct attention_shape *shape)
     CHECK(shape->head_dim <= HEAD_DIM_MAX);
 }
 
-static enum status check_segments(const struct kv_segment *segments, int n_segments, const struct kv_layer *kv)
+static enum status check_segments(const struct kv_segment *segments, int n_segments,
+                                  const struct kv_layer *kv)
 {
     for (int i = 0; i < n_segments; i++) {
         const struct kv_segment *s = &segments[i];
@@ -115,7 +123,8 @@ struct store_task {
     enum code_path path;
 };
 
-/* A cut of a segment's rows, moved so that the even position and the odd one behind it stay together. */
+/* A cut of a segment's rows, moved so that the even position and the odd one behind it stay
+ * together. */
 static int even_cut(const struct kv_segment *s, int64_t row)
 {
     if (row <= 0 || row >= s->n_rows)
@@ -143,8 +152,9 @@ static void store_rows(void *context, int first, int last)
     }
 }
 
-enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape, const struct qk_norm *norm,
-                               const struct rope_table *rope, const struct kv_segment *segments, int n_segments,
+enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape,
+                               const struct qk_norm *norm, const struct rope_table *rope,
+                               const struct kv_segment *segments, int n_segments,
                                const struct kv_layer *kv, struct stream *stream)
 {
     check_shape(shape);
@@ -163,7 +173,8 @@ enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape, c
     if (device)
         return device->operations->store(device, &launch);
     struct store_task task = {&launch, stream_code_path(stream)};
-    rows_run(stream, store_rows, &task, n_rows, 4 * qkv_row_numbers(shape) * dtype_bytes(shape->dtype));
+    rows_run(stream, store_rows, &task, n_rows,
+             4 * qkv_row_numbers(shape) * dtype_bytes(shape->dtype));
     return STATUS_OK;
 }
 
@@ -179,5 +190,6 @@ enum status attention(void *y, const void *qkv, const struct attention_shape *sh
     struct device *device = stream_device(stream);
     if (device)
         return device->operations->attention(device, &launch);
-    return shape->dtype == DTYPE_F32 ? attention_ref(&launch, stream) : attention_cpu(&launch, stream);
+    return shape->dtype == DTYPE_F32 ? attention_ref(&launch, stream)
+                                     : attention_cpu(&launch, stream);
 }

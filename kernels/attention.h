@@ -1,5 +1,6 @@
 /*
- * attention.h - causal attention of new rows over the paged cache that already holds their keys and values.
+ * attention.h - causal attention of new rows over the paged cache that already holds their keys and
+ * values.
  */
 #ifndef MGPT_KERNELS_ATTENTION_H
 #define MGPT_KERNELS_ATTENTION_H
@@ -7,11 +8,13 @@
 #include "kernels/kv.h"
 
 /*
- * y = softmax(q k^T * head_dim^-0.5) v over the positions up to each row's own, scores and softmax in f32.
+ * y = softmax(q k^T * head_dim^-0.5) v over the positions up to each row's own, scores and softmax
+ * in f32.
  *
- * y: [n_rows, n_heads * head_dim], qkv: as qk_norm_rope_store() left it, of shape->dtype; they do not overlap.
- * Each split of KV_SPLIT_TOKENS absolute positions is reduced alone and merged in order, so a row's bits do not depend
- * on how many rows its segment has. Blocks are read once for all rows of a segment (and all heads of a group).
+ * y: [n_rows, n_heads * head_dim], qkv: as qk_norm_rope_store() left it, of shape->dtype; they do
+ * not overlap. Each split of KV_SPLIT_TOKENS absolute positions is reduced alone and merged in
+ * order, so a row's bits do not depend on how many rows its segment has. Blocks are read once for
+ * all rows of a segment (and all heads of a group).
  */
 enum status attention(void *y, const void *qkv, const struct attention_shape *shape,
                       const struct kv_segment *segments, int n_segments, const struct kv_layer *kv,

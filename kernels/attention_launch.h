@@ -1,5 +1,6 @@
 /*
- * attention_launch.h - the arguments of the two attention operations, shared by dispatch, f32 twin and fast version.
+ * attention_launch.h - the arguments of the two attention operations, shared by dispatch, f32 twin
+ * and fast version.
  */
 #ifndef MGPT_KERNELS_ATTENTION_LAUNCH_H
 #define MGPT_KERNELS_ATTENTION_LAUNCH_H
@@ -10,7 +11,8 @@
 struct rope_table {
     struct rope_options options;
     struct stream *stream;
-    float *values; /* [n_positions][cosines of head_dim / 2, then sines], and 64 bytes that may be read past the end */
+    float *values; /* [n_positions][cosines of head_dim / 2, then sines], and 64 bytes that may be
+                      read past the end */
     size_t bytes;
 };
 
@@ -43,7 +45,8 @@ struct store_row {
 
 /* One row, all heads. */
 void store_row_ref(const struct store_launch *launch, const struct store_row *row);
-void store_row_cpu(const struct store_launch *launch, const struct store_row *row, enum code_path path);
+void store_row_cpu(const struct store_launch *launch, const struct store_row *row,
+                   enum code_path path);
 
 /* All of it, threads included. */
 enum status attention_ref(const struct attention_launch *launch, struct stream *stream);

@@ -1,7 +1,8 @@
 /*
- * attention_test.c - goal: norm, rotation, cache and attention together give what a plain computation in double gives, on
- * every code path and on odd shapes; and a row's bits are the same whether its sequence came whole, in chunks of 1, 7 or
- * 64, alone or beside others, on any number of threads, across the borders of blocks (64) and splits (256, 512).
+ * attention_test.c - goal: norm, rotation, cache and attention together give what a plain
+ * computation in double gives, on every code path and on odd shapes; and a row's bits are the same
+ * whether its sequence came whole, in chunks of 1, 7 or 64, alone or beside others, on any number
+ * of threads, across the borders of blocks (64) and splits (256, 512).
  */
 #include "kernels/test_tools.h"
 
@@ -29,7 +30,8 @@ static size_t y_numbers(const struct attention_shape *s)
     return (size_t)s->n_heads * (size_t)s->head_dim;
 }
 
-static struct problem make_problem(int n_heads, int n_kv_heads, int head_dim, enum dtype dtype, int n)
+static struct problem make_problem(int n_heads, int n_kv_heads, int head_dim, enum dtype dtype,
+                                   int n)
 {
     struct problem p = {.shape = {n_heads, n_kv_heads, head_dim, dtype}, .n = n};
     size_t q = (size_t)n_heads * (size_t)head_dim, k = (size_t)n_kv_heads * (size_t)head_dim;
@@ -94,9 +96,11 @@ static void step(struct runner *r, void *y, void *qkv, const struct kv_segment *
 {
     const struct problem *p = r->p;
     struct qk_norm norm = {p->q_weight, p->q_bias, p->k_weight, p->k_bias, 1e-5f};
-    assert_int_equal(qk_norm_rope_store(qkv, &p->shape, &norm, r->rope, segments, n, &r->cache.layer, r->stream),
+    assert_int_equal(
+        qk_norm_rope_store(qkv, &p->shape, &norm, r->rope, segments, n, &r->cache.layer, r->stream),
+        STATUS_OK);
+    assert_int_equal(attention(y, qkv, &p->shape, segments, n, &r->cache.layer, r->stream),
                      STATUS_OK);
-    assert_int_equal(attention(y, qkv, &p->shape, segments, n, &r->cache.layer, r->stream), STATUS_OK);
 }
 
 /* The whole sequence in chunks; the result has n rows of the compute type. */
@@ -119,8 +123,8 @@ static char *run_chunks(const struct problem *p, enum code_path path, int n_thre
 
 /* --- the plain computation --- */
 
-static void plain_head(double *out, const float *x, const float *weight, const float *bias, int d, int position,
-                       const struct rope_options *rope, double eps)
+static void plain_head(double *out, const float *x, const float *weight, const float *bias, int d,
+                       int position, const struct rope_options *rope, double eps)
 {
     double mean = 0, square = 0, normed[HEAD_DIM_MAX];
     for (int i = 0; i < d; i++)
@@ -128,7 +132,8 @@ static void plain_head(double *out, const float *x, const float *weight, const f
     for (int i = 0; i < d; i++)
         square += ((double)x[i] - mean) * ((double)x[i] - mean) / d;
     for (int i = 0; i < d; i++)
-        normed[i] = ((double)x[i] - mean) / sqrt(square + eps) * (double)weight[i] + (double)bias[i];
+        normed[i] =
+            ((double)x[i] - mean) / sqrt(square + eps) * (double)weight[i] + (double)bias[i];
     for (int i = 0; i < d / 2; i++) {
         double angle = position / rope->factor * pow(rope->theta, -2.0 * i / d);
         out[i] = normed[i] * cos(angle) - normed[i + d / 2] * sin(angle);
@@ -145,11 +150,13 @@ static void plain_last_row(float *y, const struct problem *p, int first, double 
     for (int h = 0; h < s->n_heads; h++) {
         double q[HEAD_DIM_MAX], k[HEAD_DIM_MAX], values[HEAD_DIM_MAX] = {0}, sum = 0;
         int kv = h / group;
-        plain_head(q, last + h * d, p->q_weight + h * d, p->q_bias + h * d, d, p->n - 1, &p->rope, eps);
+        plain_head(q, last + h * d, p->q_weight + h * d, p->q_bias + h * d, d, p->n - 1, &p->rope,
+                   eps);
         for (int j = first; j < p->n; j++) {
             const float *row = p->qkv + (size_t)j * row_numbers(s);
             double score = 0;
-            plain_head(k, row + (s->n_heads + kv) * d, p->k_weight + kv * d, p->k_bias + kv * d, d, j, &p->rope, eps);
+            plain_head(k, row + (s->n_heads + kv) * d, p->k_weight + kv * d, p->k_bias + kv * d, d,
+                       j, &p->rope, eps);
             for (int i = 0; i < d; i++)
                 score += q[i] * k[i];
             double weight = exp(score / sqrt(d));
@@ -163,8 +170,9 @@ static void plain_last_row(float *y, const struct problem *p, int first, double 
 }
 
 /*
- * Values lie below 2. In f32 scores are good to about 2^-20 and so are the weights. In bf16 q and k are rounded to 8 bits,
- * which moves a score of size 5 by some 2^-7 and the result by about as much, and the result itself is rounded.
+ * Values lie below 2. In f32 scores are good to about 2^-20 and so are the weights. In bf16 q and k
+ * are rounded to 8 bits, which moves a score of size 5 by some 2^-7 and the result by about as
+ * much, and the result itself is rounded.
  */
 static double tolerance(enum dtype dtype)
 {
@@ -175,7 +183,8 @@ static double error_of_last_row(const struct problem *p, const char *y, int firs
 {
     size_t n = y_numbers(&p->shape);
     float *want = malloc(n * sizeof(*want));
-    float *got = test_as_f32(p->shape.dtype, y + (size_t)(p->n - 1) * n * dtype_bytes(p->shape.dtype), n);
+    float *got =
+        test_as_f32(p->shape.dtype, y + (size_t)(p->n - 1) * n * dtype_bytes(p->shape.dtype), n);
     plain_last_row(want, p, first, eps);
     double error = test_largest_error(got, want, n);
     free(want);
@@ -187,8 +196,9 @@ struct shape_case {
     int n_heads, n_kv_heads, head_dim, n;
 };
 
-static const struct shape_case shapes[] = {{1, 1, 2, 1},   {2, 1, 6, 70},   {4, 4, 16, 130}, {6, 2, 24, 258}, {3, 1, 64, 513},
-                                           {4, 2, 80, 65}, {2, 2, 128, 64}, {1, 1, 256, 300}, {70, 1, 8, 66}};
+static const struct shape_case shapes[] = {{1, 1, 2, 1},    {2, 1, 6, 70},    {4, 4, 16, 130},
+                                           {6, 2, 24, 258}, {3, 1, 64, 513},  {4, 2, 80, 65},
+                                           {2, 2, 128, 64}, {1, 1, 256, 300}, {70, 1, 8, 66}};
 
 static void check_values(enum code_path path)
 {
@@ -200,8 +210,8 @@ static void check_values(enum code_path path)
             char *y = run_chunks(&p, path, 2, c->n);
             double error = error_of_last_row(&p, y, 0, 1e-5);
             if (!(error <= tolerance(type)))
-                fail_msg("%s %s heads %d/%d of %d, %d positions: error %g", code_path_name(path), dtype_name(type),
-                         c->n_heads, c->n_kv_heads, c->head_dim, c->n, error);
+                fail_msg("%s %s heads %d/%d of %d, %d positions: error %g", code_path_name(path),
+                         dtype_name(type), c->n_heads, c->n_kv_heads, c->head_dim, c->n, error);
             free(y);
             free_problem(&p);
         }
@@ -213,7 +223,8 @@ static void test_values(void **state)
     test_each_path(check_values);
 }
 
-/* What the tolerance must notice: one position left out, an eps of 0.1, another factor of the angles. */
+/* What the tolerance must notice: one position left out, an eps of 0.1, another factor of the
+ * angles. */
 static void test_tolerance_notices_faults(void **state)
 {
     (void)state;
@@ -255,8 +266,8 @@ static void test_chunks_are_equal(void **state)
 }
 
 /*
- * Three sequences of different lengths step together, in one micro-batch of segments of 1, 3 and 40 rows; then each alone
- * in a fresh cache. Sequence s is the problem's rows from 10 s on.
+ * Three sequences of different lengths step together, in one micro-batch of segments of 1, 3 and 40
+ * rows; then each alone in a fresh cache. Sequence s is the problem's rows from 10 s on.
  */
 static void check_company(enum code_path path)
 {
@@ -277,8 +288,8 @@ static void check_company(enum code_path path)
             memcpy(prefix, (char *)all + (size_t)(10 * s) * row_bytes, (size_t)start * row_bytes);
             struct kv_segment before = {blocks[s], 0, start, 0};
             step(&r, scratch_y, prefix, &before, 1);
-            memcpy(qkv + (size_t)first_row * row_bytes, (char *)all + (size_t)(10 * s + start) * row_bytes,
-                   (size_t)rows[s] * row_bytes);
+            memcpy(qkv + (size_t)first_row * row_bytes,
+                   (char *)all + (size_t)(10 * s + start) * row_bytes, (size_t)rows[s] * row_bytes);
             segments[s] = (struct kv_segment){blocks[s], start, rows[s], first_row};
             first_row += rows[s];
             free(prefix);
@@ -346,11 +357,14 @@ static void test_arguments_are_checked(void **state)
     bf16 qkv[6 * 16] = {0}, y[2 * 16];
     int32_t bad = r.cache.layer.n_blocks;
     struct kv_segment past_pool = {&bad, 0, 1, 0}, past_table = {r.cache.blocks, LENGTH_MAX, 1, 0};
-    assert_int_equal(qk_norm_rope_store(qkv, &p.shape, &norm, r.rope, &past_pool, 1, &r.cache.layer, r.stream),
+    assert_int_equal(
+        qk_norm_rope_store(qkv, &p.shape, &norm, r.rope, &past_pool, 1, &r.cache.layer, r.stream),
+        STATUS_INVALID);
+    assert_int_equal(attention(y, qkv, &p.shape, &past_pool, 1, &r.cache.layer, r.stream),
                      STATUS_INVALID);
-    assert_int_equal(attention(y, qkv, &p.shape, &past_pool, 1, &r.cache.layer, r.stream), STATUS_INVALID);
-    assert_int_equal(qk_norm_rope_store(qkv, &p.shape, &norm, r.rope, &past_table, 1, &r.cache.layer, r.stream),
-                     STATUS_INVALID);
+    assert_int_equal(
+        qk_norm_rope_store(qkv, &p.shape, &norm, r.rope, &past_table, 1, &r.cache.layer, r.stream),
+        STATUS_INVALID);
     struct rope_table *table;
     struct error err;
     struct rope_options odd = {10, 7, 1e4, 1};
@@ -366,12 +380,9 @@ static void test_arguments_are_checked(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),
-        cmocka_unit_test(test_tolerance_notices_faults),
-        cmocka_unit_test(test_chunks_are_equal),
-        cmocka_unit_test(test_company_changes_nothing),
-        cmocka_unit_test(test_overwriting),
-        cmocka_unit_test(test_arguments_are_checked),
+        cmocka_unit_test(test_values),           cmocka_unit_test(test_tolerance_notices_faults),
+        cmocka_unit_test(test_chunks_are_equal), cmocka_unit_test(test_company_changes_nothing),
+        cmocka_unit_test(test_overwriting),      cmocka_unit_test(test_arguments_are_checked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

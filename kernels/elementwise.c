@@ -1,5 +1,6 @@
 /*
- * elementwise.c - rmsnorm, add and silu_mul: the rows among the threads, the version by the compute type.
+ * elementwise.c - rmsnorm, add and silu_mul: the rows among the threads, the version by the compute
+ * type.
  */
 #include "kernels/elementwise.h"
 
@@ -25,8 +26,8 @@ static void rmsnorm_rows(void *context, int first, int last)
         rmsnorm_cpu(task->launch, first, last, task->path);
 }
 
-static enum status run(struct stream *stream, rows_task rows, const void *launch, enum dtype dtype, int n_rows,
-                       size_t numbers_a_row)
+static enum status run(struct stream *stream, rows_task rows, const void *launch, enum dtype dtype,
+                       int n_rows, size_t numbers_a_row)
 {
     CHECK(dtype == DTYPE_F32 || dtype == DTYPE_BF16);
     CHECK(n_rows >= 0);
@@ -35,8 +36,8 @@ static enum status run(struct stream *stream, rows_task rows, const void *launch
     return STATUS_OK;
 }
 
-enum status rmsnorm(void *y, const void *x, const float *weight, enum dtype dtype, int n_rows, int hidden,
-                    float eps, struct stream *stream)
+enum status rmsnorm(void *y, const void *x, const float *weight, enum dtype dtype, int n_rows,
+                    int hidden, float eps, struct stream *stream)
 {
     struct rmsnorm_launch l = {y, x, NULL, NULL, weight, hidden, eps};
     struct device *device = stream_device(stream);
@@ -45,8 +46,8 @@ enum status rmsnorm(void *y, const void *x, const float *weight, enum dtype dtyp
     return run(stream, rmsnorm_rows, &l, dtype, n_rows, 2 * (size_t)hidden);
 }
 
-enum status add_rmsnorm(void *y, void *x, const void *delta, const float *weight, enum dtype dtype, int n_rows,
-                        int hidden, float eps, struct stream *stream)
+enum status add_rmsnorm(void *y, void *x, const void *delta, const float *weight, enum dtype dtype,
+                        int n_rows, int hidden, float eps, struct stream *stream)
 {
     struct rmsnorm_launch l = {y, x, x, delta, weight, hidden, eps};
     struct device *device = stream_device(stream);
@@ -64,7 +65,8 @@ static void add_rows(void *context, int first, int last)
         add_cpu(task->launch, first, last, task->path);
 }
 
-enum status add(void *x, const void *delta, enum dtype dtype, int n_rows, int hidden, struct stream *stream)
+enum status add(void *x, const void *delta, enum dtype dtype, int n_rows, int hidden,
+                struct stream *stream)
 {
     struct add_launch l = {x, delta, hidden};
     struct device *device = stream_device(stream);
@@ -82,11 +84,13 @@ static void silu_mul_rows(void *context, int first, int last)
         silu_mul_cpu(task->launch, first, last, task->path);
 }
 
-enum status silu_mul(void *y, const void *gate_up, enum dtype dtype, int n_rows, int inter, struct stream *stream)
+enum status silu_mul(void *y, const void *gate_up, enum dtype dtype, int n_rows, int inter,
+                     struct stream *stream)
 {
     struct silu_mul_launch l = {y, gate_up, inter};
     struct device *device = stream_device(stream);
     if (device)
         return device->operations->silu_mul(device, &l, dtype, n_rows);
-    return run(stream, silu_mul_rows, &l, dtype, n_rows, 6 * (size_t)inter); /* the exponential counts double */
+    return run(stream, silu_mul_rows, &l, dtype, n_rows,
+               6 * (size_t)inter); /* the exponential counts double */
 }

@@ -1,5 +1,6 @@
 /*
- * elementwise.h - the arguments of the operations on single rows, shared by dispatch, f32 twin and fast version.
+ * elementwise.h - the arguments of the operations on single rows, shared by dispatch, f32 twin and
+ * fast version.
  */
 #ifndef MGPT_KERNELS_ELEMENTWISE_H
 #define MGPT_KERNELS_ELEMENTWISE_H

@@ -1,7 +1,8 @@
 /*
- * elementwise_test.c - goal: rmsnorm, add, silu_mul and embedding give what double gives, within the rounding of the compute
- * type, on odd sizes and every code path; rows do not depend on each other or on the threads; the fused norm equals its
- * parts; the exponential is good everywhere it is used.
+ * elementwise_test.c - goal: rmsnorm, add, silu_mul and embedding give what double gives, within
+ * the rounding of the compute type, on odd sizes and every code path; rows do not depend on each
+ * other or on the threads; the fused norm equals its parts; the exponential is good everywhere it
+ * is used.
  */
 #include "kernels/test_tools.h"
 
@@ -29,11 +30,18 @@ struct problem {
     float eps;
 };
 
-static struct problem make_problem(enum operation operation, enum dtype dtype, int n_rows, int width)
+static struct problem make_problem(enum operation operation, enum dtype dtype, int n_rows,
+                                   int width)
 {
     size_t n = (size_t)n_rows * (size_t)width;
-    return (struct problem){operation, dtype, n_rows, width, test_numbers(2 * n, 4, 21), test_numbers(n, 4, 22),
-                            test_numbers((size_t)width, 2, 23), 1e-3f};
+    return (struct problem){operation,
+                            dtype,
+                            n_rows,
+                            width,
+                            test_numbers(2 * n, 4, 21),
+                            test_numbers(n, 4, 22),
+                            test_numbers((size_t)width, 2, 23),
+                            1e-3f};
 }
 
 static void free_problem(struct problem *p)
@@ -63,7 +71,8 @@ static float *run(const struct problem *p, struct stream *stream, int first, int
     return out;
 }
 
-/* eps as given, to show what the tolerance notices; the other operations leave out row 0 instead. */
+/* eps as given, to show what the tolerance notices; the other operations leave out row 0 instead.
+ */
 static float *expected(const struct problem *p, double eps, double gate_factor)
 {
     float *y = malloc((size_t)p->n_rows * (size_t)p->width * sizeof(*y));
@@ -76,9 +85,10 @@ static float *expected(const struct problem *p, double eps, double gate_factor)
             double x = (double)p->a[at + (size_t)i];
             double gate = gate_factor * (double)p->a[2 * at + (size_t)i];
             double up = (double)p->a[2 * at + (size_t)(p->width + i)];
-            y[at + (size_t)i] = (float)(p->operation == RMSNORM ? x / sqrt(squares + eps) * (double)p->weight[i]
-                                        : p->operation == ADD   ? gate_factor * x + (double)p->b[at + (size_t)i]
-                                                                : gate / (1 + exp(-gate)) * up);
+            y[at + (size_t)i] =
+                (float)(p->operation == RMSNORM ? x / sqrt(squares + eps) * (double)p->weight[i]
+                        : p->operation == ADD   ? gate_factor * x + (double)p->b[at + (size_t)i]
+                                                : gate / (1 + exp(-gate)) * up);
         }
     }
     return y;
@@ -92,7 +102,8 @@ static double largest_of(const float *x, size_t n)
     return largest;
 }
 
-static void check_operation(enum code_path path, enum operation operation, enum dtype dtype, int width)
+static void check_operation(enum code_path path, enum operation operation, enum dtype dtype,
+                            int width)
 {
     struct problem p = make_problem(operation, dtype, 5, width);
     struct stream *stream = test_stream(path, 2);
@@ -130,7 +141,8 @@ static void check_rows(enum code_path path)
     struct stream *many = test_stream(path, 3), *one = test_stream(path, 1);
     for (int operation = 0; operation < N_OPERATIONS; operation++)
         for (int dtype = 0; dtype < 2; dtype++) {
-            struct problem p = make_problem((enum operation)operation, dtype ? DTYPE_BF16 : DTYPE_F32, 70, 1031);
+            struct problem p =
+                make_problem((enum operation)operation, dtype ? DTYPE_BF16 : DTYPE_F32, 70, 1031);
             float *together = run(&p, many, 0, p.n_rows);
             for (int r = 0; r < p.n_rows; r++) {
                 float *alone = run(&p, one, r, 1);
@@ -157,7 +169,8 @@ static void check_fused_norm(enum code_path path)
         enum dtype dtype = type ? DTYPE_BF16 : DTYPE_F32;
         size_t n = 7 * 100, bytes = n * dtype_bytes(dtype);
         struct problem p = make_problem(RMSNORM, dtype, 7, 100);
-        void *x = test_as(dtype, p.a, n), *x_fused = test_as(dtype, p.a, n), *delta = test_as(dtype, p.b, n);
+        void *x = test_as(dtype, p.a, n), *x_fused = test_as(dtype, p.a, n),
+             *delta = test_as(dtype, p.b, n);
         char y[700 * 4], y_fused[700 * 4];
         add(x, delta, dtype, 7, 100, stream);
         rmsnorm(y, x, p.weight, dtype, 7, 100, p.eps, stream);
@@ -192,7 +205,9 @@ static void test_silu_far_out(void **state)
         for (int i = 0; i < 4; i++) {
             float values[] = {y[i], bf16_to_f32(half_y[i])};
             for (int k = 0; k < 2; k++)
-                assert_true(i == 1 ? values[k] == 300 : i == 3 ? isnan(values[k]) : fabsf(values[k]) < 1e-30f);
+                assert_true(i == 1   ? values[k] == 300
+                            : i == 3 ? isnan(values[k])
+                                     : fabsf(values[k]) < 1e-30f);
         }
         free(half);
         stream_destroy(stream);

@@ -7,8 +7,8 @@
 
 #include "kernels/device.h"
 
-enum status embedding(void *y, const int32_t *ids, const void *table, enum dtype dtype, int n_rows, int hidden,
-                      int vocab, struct stream *stream)
+enum status embedding(void *y, const int32_t *ids, const void *table, enum dtype dtype, int n_rows,
+                      int hidden, int vocab, struct stream *stream)
 {
     struct device *device = stream_device(stream);
     size_t row_bytes = (size_t)hidden * dtype_bytes(dtype);
@@ -18,6 +18,7 @@ enum status embedding(void *y, const int32_t *ids, const void *table, enum dtype
     if (device)
         return device->operations->embedding(device, y, ids, table, dtype, n_rows, hidden);
     for (int r = 0; r < n_rows; r++)
-        memcpy((char *)y + (size_t)r * row_bytes, (const char *)table + (size_t)ids[r] * row_bytes, row_bytes);
+        memcpy((char *)y + (size_t)r * row_bytes, (const char *)table + (size_t)ids[r] * row_bytes,
+               row_bytes);
     return STATUS_OK;
 }

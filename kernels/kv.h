@@ -1,9 +1,11 @@
 /*
- * kv.h - how keys and values lie in the paged cache, and which rows of a micro-batch belong to which sequence.
+ * kv.h - how keys and values lie in the paged cache, and which rows of a micro-batch belong to
+ * which sequence.
  *
- * A block holds KV_BLOCK_TOKENS positions of one sequence, of one layer: kv_block_bytes() of it. How it is filled
- * inside is private to qk_norm_rope_store() and attention(). The worker owns pools and block lists.
- * Block content need not be cleared between sequences: positions that were not stored are never used.
+ * A block holds KV_BLOCK_TOKENS positions of one sequence, of one layer: kv_block_bytes() of it.
+ * How it is filled inside is private to qk_norm_rope_store() and attention(). The worker owns pools
+ * and block lists. Block content need not be cleared between sequences: positions that were not
+ * stored are never used.
  */
 #ifndef MGPT_KERNELS_KV_H
 #define MGPT_KERNELS_KV_H
@@ -12,7 +14,8 @@
 
 enum {
     KV_BLOCK_TOKENS = 64,
-    KV_SPLIT_TOKENS = 256, /* attention works through absolute ranges of this many positions and merges in order */
+    KV_SPLIT_TOKENS = 256, /* attention works through absolute ranges of this many positions and
+                              merges in order */
     HEAD_DIM_MAX = 256
 };
 
@@ -33,7 +36,8 @@ struct kv_layer {
 
 /* Consecutive rows of a micro-batch that are consecutive positions of one sequence. */
 struct kv_segment {
-    const int32_t *blocks; /* [(start + n_rows + 63) / 64] positions [64 i, 64 i + 64) are in block blocks[i] */
+    const int32_t *blocks; /* [(start + n_rows + 63) / 64] positions [64 i, 64 i + 64) are in block
+                              blocks[i] */
     int start;             /* position of its first row */
     int n_rows;            /* at least 1 */
     int first_row;         /* its place in the micro-batch */

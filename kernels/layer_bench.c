@@ -1,12 +1,15 @@
 /*
- * layer_bench.c - the time of a decode step through layers of a given shape, beside the limit of the machine.
+ * layer_bench.c - the time of a decode step through layers of a given shape, beside the limit of
+ * the machine.
  *
- *     layer_bench [--threads 2] [--layers 8] [--context 192] [--hidden 1024] [--inter 2752] [--heads 16] [--kv-heads 16]
+ *     layer_bench [--threads 2] [--layers 8] [--context 192] [--hidden 1024] [--inter 2752]
+ * [--heads 16] [--kv-heads 16]
  *                 [--rows 1,8,32] [--steps 20] [--parts]
  *
- * Every row is a sequence of its own with `context` keys. Read bandwidth and dense peak are measured before and after each
- * row count and the larger taken; limit = max(bytes read / bandwidth, operations / peak). Times are medians of the steps;
- * "best" is the fastest, for machines with other work. --parts prints the fastest call of each operation.
+ * Every row is a sequence of its own with `context` keys. Read bandwidth and dense peak are
+ * measured before and after each row count and the larger taken; limit = max(bytes read /
+ * bandwidth, operations / peak). Times are medians of the steps; "best" is the fastest, for
+ * machines with other work. --parts prints the fastest call of each operation.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,7 +27,7 @@
 
 enum { ROWS_MAX = 256, STEPS_MAX = 1000, N_PARTS = 9 };
 
-static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",    "attention", "o",
+static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",     "attention", "o",
                                                 "norm 2", "gate up", "silu mul", "down"};
 
 struct options {
@@ -170,9 +173,12 @@ static void bench_rows(struct bench *b, int n)
 {
     const struct options *o = &b->o;
     int head_dim = b->shape.head_dim, n_qkv = (o->heads + 2 * o->kv_heads) * head_dim;
-    double weights = (double)n_qkv * o->hidden + (double)o->hidden * o->heads * head_dim + 3.0 * o->hidden * o->inter;
-    double keys = 2.0 * o->kv_heads * head_dim * o->context * n, scores = 2.0 * o->heads * head_dim * o->context * n;
-    double bytes = 2 * (weights + keys) * o->layers, operations = 2 * (weights * n + scores) * o->layers;
+    double weights = (double)n_qkv * o->hidden + (double)o->hidden * o->heads * head_dim +
+                     3.0 * o->hidden * o->inter;
+    double keys = 2.0 * o->kv_heads * head_dim * o->context * n,
+           scores = 2.0 * o->heads * head_dim * o->context * n;
+    double bytes = 2 * (weights + keys) * o->layers,
+           operations = 2 * (weights * n + scores) * o->layers;
     struct machine_limits before, after;
     int64_t times[STEPS_MAX];
     CHECK(machine_limits_measure(&before, b->stream, 150, NULL) == STATUS_OK);
@@ -181,16 +187,20 @@ static void bench_rows(struct bench *b, int n)
     for (int i = 0; i < o->steps; i++)
         times[i] = run_step(b, n);
     CHECK(machine_limits_measure(&after, b->stream, 150, NULL) == STATUS_OK);
-    double bandwidth = before.read_bytes_s > after.read_bytes_s ? before.read_bytes_s : after.read_bytes_s;
-    double peak = before.dense_flop_s > after.dense_flop_s ? before.dense_flop_s : after.dense_flop_s;
+    double bandwidth =
+        before.read_bytes_s > after.read_bytes_s ? before.read_bytes_s : after.read_bytes_s;
+    double peak =
+        before.dense_flop_s > after.dense_flop_s ? before.dense_flop_s : after.dense_flop_s;
     qsort(times, (size_t)o->steps, sizeof(times[0]), by_size);
     double memory_ms = bytes / bandwidth * 1e3, dense_ms = operations / peak * 1e3;
-    double limit_ms = memory_ms > dense_ms ? memory_ms : dense_ms, median_ms = (double)times[o->steps / 2] * 1e-6;
-    printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time %.3f (best %.3f); "
+    double limit_ms = memory_ms > dense_ms ? memory_ms : dense_ms,
+           median_ms = (double)times[o->steps / 2] * 1e-6;
+    printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time "
+           "%.3f (best %.3f); "
            "%.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
-           n, median_ms, (double)times[0] * 1e-6, limit_ms, memory_ms, dense_ms, limit_ms / median_ms,
-           limit_ms / ((double)times[0] * 1e-6), bytes / median_ms * 1e-6, bandwidth * 1e-9,
-           operations / median_ms * 1e-6, peak * 1e-9);
+           n, median_ms, (double)times[0] * 1e-6, limit_ms, memory_ms, dense_ms,
+           limit_ms / median_ms, limit_ms / ((double)times[0] * 1e-6), bytes / median_ms * 1e-6,
+           bandwidth * 1e-9, operations / median_ms * 1e-6, peak * 1e-9);
     for (int i = 0; i < N_PARTS && o->parts; i++)
         printf("    %-9s %8.1f us\n", part_names[i], (double)b->part_ns[i] * 1e-3);
 }
@@ -200,8 +210,9 @@ static int read_option(struct options *o, const char *name, const char *value)
     struct {
         const char *name;
         int *number;
-    } numbers[] = {{"--threads", &o->threads}, {"--layers", &o->layers}, {"--context", &o->context},
-                   {"--hidden", &o->hidden},   {"--inter", &o->inter},   {"--heads", &o->heads},
+    } numbers[] = {{"--threads", &o->threads},   {"--layers", &o->layers},
+                   {"--context", &o->context},   {"--hidden", &o->hidden},
+                   {"--inter", &o->inter},       {"--heads", &o->heads},
                    {"--kv-heads", &o->kv_heads}, {"--steps", &o->steps}};
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
         if (!strcmp(name, numbers[i].name)) {
@@ -237,8 +248,8 @@ int main(int argc, char **argv)
         return 1;
     }
     printf("path %s, %d threads, %d layers, hidden %d, inter %d, heads %d/%d, context %d\n",
-           code_path_name(stream_code_path(b.stream)), b.o.threads, b.o.layers, b.o.hidden, b.o.inter, b.o.heads,
-           b.o.kv_heads, b.o.context);
+           code_path_name(stream_code_path(b.stream)), b.o.threads, b.o.layers, b.o.hidden,
+           b.o.inter, b.o.heads, b.o.kv_heads, b.o.context);
     int rows_max = 1;
     for (const char *at = b.o.rows; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
         rows_max = atoi(at) > rows_max ? atoi(at) : rows_max;

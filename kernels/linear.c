@@ -2,8 +2,9 @@
  * linear.c - the packed matrix and the choice of the version.
  *
  * f32: groups of 16 outputs, [n_out / 16][n_in][16], the last group padded with zeros.
- * bf16: panels of 64 outputs, each [n_in / 2 pairs][groups][16][2] (tile.h), so that a thread reads its share of the
- * matrix as one stream; the last panel has only the groups it needs, and n_in is padded with zeros to 32.
+ * bf16: panels of 64 outputs, each [n_in / 2 pairs][groups][16][2] (tile.h), so that a thread reads
+ * its share of the matrix as one stream; the last panel has only the groups it needs, and n_in is
+ * padded with zeros to 32.
  */
 #include "kernels/linear.h"
 
@@ -48,12 +49,14 @@ size_t linear_weight_bytes(const struct linear_weight_options *options)
     return w.matrix_bytes + w.bias_bytes;
 }
 
-enum status linear_weight_create(struct linear_weight **out, const struct linear_weight_options *options,
-                                 struct stream *stream, struct error *err)
+enum status linear_weight_create(struct linear_weight **out,
+                                 const struct linear_weight_options *options, struct stream *stream,
+                                 struct error *err)
 {
     *out = NULL;
     const int size_max = 1 << 30;
-    if (options->n_out < 1 || options->n_in < 1 || options->n_out > size_max || options->n_in > size_max)
+    if (options->n_out < 1 || options->n_in < 1 || options->n_out > size_max ||
+        options->n_in > size_max)
         return error_set(err, STATUS_INVALID, "a weight is [%d, %d], expected sizes of at least 1",
                          options->n_out, options->n_in);
     if (options->dtype != DTYPE_F32 && options->dtype != DTYPE_BF16)
@@ -72,7 +75,8 @@ enum status linear_weight_create(struct linear_weight **out, const struct linear
         st = device->operations->linear_prepare(device, w, err);
     if (st != STATUS_OK) {
         linear_weight_destroy(w);
-        return error_wrap(err, st, "cannot create a weight of [%d, %d]", options->n_out, options->n_in);
+        return error_wrap(err, st, "cannot create a weight of [%d, %d]", options->n_out,
+                          options->n_in);
     }
     *out = w;
     return STATUS_OK;
@@ -109,11 +113,13 @@ static void pack_row_run(struct linear_weight *w, int out, int first_in, int n, 
         return;
     }
     const bf16 *values = run;
-    size_t pair_stride = (size_t)linear_weight_panel_groups(w, out / LINEAR_GROUP / LINEAR_PANEL_GROUPS) * 2 *
-                         LINEAR_GROUP;
+    size_t pair_stride =
+        (size_t)linear_weight_panel_groups(w, out / LINEAR_GROUP / LINEAR_PANEL_GROUPS) * 2 *
+        LINEAR_GROUP;
     bf16 *matrix = (bf16 *)w->matrix + base + 2 * lane;
     for (int i = 0; i < n; i++)
-        matrix[(size_t)((first_in + i) / 2) * pair_stride + (size_t)((first_in + i) % 2)] = values[i];
+        matrix[(size_t)((first_in + i) / 2) * pair_stride + (size_t)((first_in + i) % 2)] =
+            values[i];
 }
 
 static void pack_task(void *context, int thread_index, int n_threads)
@@ -133,7 +139,8 @@ static void pack_task(void *context, int thread_index, int n_threads)
                 int out = (int)group * LINEAR_GROUP + lane;
                 if (out < pack->first_out || out >= end)
                     continue;
-                const char *src = pack->src + ((size_t)(out - pack->first_out) * n_in + in) * src_bytes;
+                const char *src =
+                    pack->src + ((size_t)(out - pack->first_out) * n_in + in) * src_bytes;
                 dtype_convert(run, w->options.dtype, src, pack->src_dtype, n);
                 pack_row_run(w, out, (int)in, (int)n, run);
             }
@@ -148,8 +155,10 @@ static void upload_numbers(struct linear_weight *w, void *to, enum dtype to_dtyp
     const size_t step = sizeof(piece) / sizeof(piece[0]);
     for (size_t i = 0; i < n; i += step) {
         size_t count = n - i < step ? n - i : step;
-        dtype_convert(piece, to_dtype, (const char *)src + i * dtype_bytes(src_dtype), src_dtype, count);
-        stream_upload(w->stream, (char *)to + i * dtype_bytes(to_dtype), piece, count * dtype_bytes(to_dtype));
+        dtype_convert(piece, to_dtype, (const char *)src + i * dtype_bytes(src_dtype), src_dtype,
+                      count);
+        stream_upload(w->stream, (char *)to + i * dtype_bytes(to_dtype), piece,
+                      count * dtype_bytes(to_dtype));
     }
 }
 
@@ -161,8 +170,8 @@ void linear_weight_set(struct linear_weight *w, int first_out, int n_rows, const
     CHECK(first_out <= w->options.n_out - n_rows);
     if (stream_device(w->stream)) {
         size_t n_in = (size_t)w->options.n_in, at = (size_t)first_out * n_in;
-        upload_numbers(w, (char *)w->matrix + at * dtype_bytes(w->options.dtype), w->options.dtype, src, src_dtype,
-                       (size_t)n_rows * n_in);
+        upload_numbers(w, (char *)w->matrix + at * dtype_bytes(w->options.dtype), w->options.dtype,
+                       src, src_dtype, (size_t)n_rows * n_in);
         return;
     }
     struct pack pack = {w, first_out, n_rows, src, src_dtype};
@@ -189,18 +198,21 @@ static enum status launch(const struct linear_launch *launch, struct stream *str
     struct device *device = stream_device(stream);
     if (device)
         return device->operations->linear(device, launch);
-    return launch->weight->options.dtype == DTYPE_F32 ? linear_ref(launch, stream) : linear_cpu(launch, stream);
+    return launch->weight->options.dtype == DTYPE_F32 ? linear_ref(launch, stream)
+                                                      : linear_cpu(launch, stream);
 }
 
-enum status linear(void *y, const void *x, const struct linear_weight *weight, int n_rows, struct stream *stream)
+enum status linear(void *y, const void *x, const struct linear_weight *weight, int n_rows,
+                   struct stream *stream)
 {
     CHECK(n_rows >= 0);
-    struct linear_launch l = {y, x, weight, weight->options.dtype, 0, weight->options.n_out, n_rows};
+    struct linear_launch l = {y,     x, weight, weight->options.dtype, 0, weight->options.n_out,
+                              n_rows};
     return launch(&l, stream);
 }
 
-enum status linear_range_f32(float *y, const void *x, const struct linear_weight *weight, int first_out, int n,
-                             int n_rows, struct stream *stream)
+enum status linear_range_f32(float *y, const void *x, const struct linear_weight *weight,
+                             int first_out, int n, int n_rows, struct stream *stream)
 {
     CHECK(n_rows >= 0);
     CHECK(first_out >= 0);
@@ -208,10 +220,4 @@ enum status linear_range_f32(float *y, const void *x, const struct linear_weight
     CHECK(first_out <= weight->options.n_out - n);
     struct linear_launch l = {y, x, weight, DTYPE_F32, first_out, n, n_rows};
     return launch(&l, stream);
-}
-
-void linear_hint_next(const struct linear_weight *next, struct stream *stream)
-{
-    (void)next;
-    (void)stream;
 }

@@ -1,6 +1,7 @@
 /*
- * linear_test.c - goal: every code path computes the product within the rounding of its number formats on odd sizes, and a
- * row's bits do not depend on the other rows, on the threads, on the range of outputs asked for, or on how it was packed.
+ * linear_test.c - goal: every code path computes the product within the rounding of its number
+ * formats on odd sizes, and a row's bits do not depend on the other rows, on the threads, on the
+ * range of outputs asked for, or on how it was packed.
  */
 #include "kernels/test_tools.h"
 
@@ -10,8 +11,9 @@ struct sizes {
     int n_out, n_in, n_rows;
 };
 
-static const struct sizes cases[] = {{1, 1, 1},     {16, 2, 3},    {17, 31, 2},  {64, 64, 6},   {65, 33, 7},
-                                     {96, 176, 13}, {200, 300, 5}, {176, 96, 1}, {130, 515, 33}, {48, 96, 140}};
+static const struct sizes cases[] = {{1, 1, 1},      {16, 2, 3},    {17, 31, 2},   {64, 64, 6},
+                                     {65, 33, 7},    {96, 176, 13}, {200, 300, 5}, {176, 96, 1},
+                                     {130, 515, 33}, {48, 96, 140}};
 
 struct problem {
     struct sizes size;
@@ -20,7 +22,8 @@ struct problem {
 
 static struct problem make_problem(struct sizes size)
 {
-    size_t n_w = (size_t)size.n_out * (size_t)size.n_in, n_x = (size_t)size.n_rows * (size_t)size.n_in;
+    size_t n_w = (size_t)size.n_out * (size_t)size.n_in,
+           n_x = (size_t)size.n_rows * (size_t)size.n_in;
     return (struct problem){size, test_numbers(n_w, 1, 1), test_numbers(n_x, 1, 2),
                             test_numbers((size_t)size.n_out, 1, 3)};
 }
@@ -32,7 +35,8 @@ static void free_problem(struct problem *p)
     free(p->bias);
 }
 
-static struct linear_weight *pack(const struct problem *p, enum dtype dtype, bool bias, struct stream *stream)
+static struct linear_weight *pack(const struct problem *p, enum dtype dtype, bool bias,
+                                  struct stream *stream)
 {
     struct linear_weight *w;
     struct linear_weight_options options = {p->size.n_out, p->size.n_in, dtype, bias};
@@ -41,7 +45,8 @@ static struct linear_weight *pack(const struct problem *p, enum dtype dtype, boo
     int first = p->size.n_out / 3;
     bf16 *half = test_as(DTYPE_BF16, p->w, (size_t)first * (size_t)p->size.n_in);
     linear_weight_set(w, 0, first, half, DTYPE_BF16);
-    linear_weight_set(w, first, p->size.n_out - first, p->w + (size_t)first * (size_t)p->size.n_in, DTYPE_F32);
+    linear_weight_set(w, first, p->size.n_out - first, p->w + (size_t)first * (size_t)p->size.n_in,
+                      DTYPE_F32);
     if (bias)
         linear_weight_set_bias(w, 0, p->size.n_out, p->bias, DTYPE_F32);
     free(half);
@@ -64,9 +69,9 @@ static float *expected(const struct problem *p, bool bias, int drop)
 }
 
 /*
- * f32 sums of n terms below 1 err by at most n * 2^-24 times the partial sums (below n); their typical size is sqrt(n), and
- * the errors add up at random: 2^-22 * n is ten times what is seen. bf16 results have 8 bits: 2^-8 of the value, which
- * stays below 0.7 sqrt(n) + 1 here.
+ * f32 sums of n terms below 1 err by at most n * 2^-24 times the partial sums (below n); their
+ * typical size is sqrt(n), and the errors add up at random: 2^-22 * n is ten times what is seen.
+ * bf16 results have 8 bits: 2^-8 of the value, which stays below 0.7 sqrt(n) + 1 here.
  */
 static double tolerance(enum dtype y_dtype, int n_in)
 {
@@ -82,7 +87,8 @@ static void check_product(enum code_path path, enum dtype dtype, struct sizes si
     size_t n_y = (size_t)size.n_rows * (size_t)size.n_out;
     void *x = test_as(dtype, p.x, (size_t)size.n_rows * (size_t)size.n_in);
     void *y = malloc(n_y * dtype_bytes(dtype));
-    float *head = malloc(n_y * sizeof(*head)), *want = expected(&p, bias, 0), *wrong = expected(&p, bias, 1);
+    float *head = malloc(n_y * sizeof(*head)), *want = expected(&p, bias, 0),
+          *wrong = expected(&p, bias, 1);
     assert_int_equal(linear(y, x, w, size.n_rows, stream), STATUS_OK);
     float *got = test_as_f32(dtype, y, n_y);
     assert_true(test_largest_error(got, want, n_y) <= tolerance(dtype, size.n_in));
@@ -117,7 +123,8 @@ static void test_products(void **state)
 }
 
 /* Every row alone, on one thread, against all rows on `n_threads`. */
-static void check_rows_alone(enum code_path path, enum dtype dtype, struct sizes size, int n_threads)
+static void check_rows_alone(enum code_path path, enum dtype dtype, struct sizes size,
+                             int n_threads)
 {
     struct problem p = make_problem(size);
     struct stream *many = test_stream(path, n_threads), *one = test_stream(path, 1);
@@ -127,7 +134,8 @@ static void check_rows_alone(enum code_path path, enum dtype dtype, struct sizes
     char *together = malloc((size_t)size.n_rows * row_bytes), *alone = malloc(row_bytes);
     assert_int_equal(linear(together, x, w, size.n_rows, many), STATUS_OK);
     for (int r = 0; r < size.n_rows; r++) {
-        assert_int_equal(linear(alone, x + (size_t)r * (size_t)size.n_in * bytes, w_one, 1, one), STATUS_OK);
+        assert_int_equal(linear(alone, x + (size_t)r * (size_t)size.n_in * bytes, w_one, 1, one),
+                         STATUS_OK);
         assert_memory_equal(alone, together + (size_t)r * row_bytes, row_bytes);
     }
     linear_weight_destroy(w);
@@ -156,7 +164,8 @@ static void test_rows_alone_and_together_are_equal(void **state)
 static void check_ranges(enum code_path path)
 {
     struct sizes size = {300, 70, 5};
-    static const int ranges[][2] = {{0, 300}, {4, 192}, {63, 2}, {64, 64}, {17, 1}, {299, 1}, {100, 30}};
+    static const int ranges[][2] = {{0, 300}, {4, 192}, {63, 2},  {64, 64},
+                                    {17, 1},  {299, 1}, {100, 30}};
     struct problem p = make_problem(size);
     struct stream *stream = test_stream(path, 3);
     for (int dtype = 0; dtype < 2; dtype++) {
@@ -169,7 +178,8 @@ static void check_ranges(enum code_path path)
             int first = ranges[i][0], n = ranges[i][1];
             linear_range_f32(part, x, w, first, n, size.n_rows, stream);
             for (int r = 0; r < size.n_rows; r++)
-                assert_memory_equal(part + r * n, whole + r * size.n_out + first, (size_t)n * sizeof(float));
+                assert_memory_equal(part + r * n, whole + r * size.n_out + first,
+                                    (size_t)n * sizeof(float));
         }
         linear_weight_destroy(w);
         free(x);
@@ -184,7 +194,8 @@ static void test_ranges_of_outputs_are_equal(void **state)
     test_each_path(check_ranges);
 }
 
-/* f32 products are not fused, so all paths agree; this makes the f32 answers those of the plain twin everywhere. */
+/* f32 products are not fused, so all paths agree; this makes the f32 answers those of the plain
+ * twin everywhere. */
 static void test_f32_is_the_same_on_all_paths(void **state)
 {
     (void)state;

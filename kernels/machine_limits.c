@@ -18,7 +18,8 @@ struct read_task {
 VECTOR_INLINE void read_all_body(const char *from, size_t bytes, uint32_t sum[LANES])
 {
     u32x16 sums[READS_A_TURN] = {{0}};
-    for (size_t at = 0; at + READS_A_TURN * sizeof(u32x16) <= bytes; at += READS_A_TURN * sizeof(u32x16))
+    for (size_t at = 0; at + READS_A_TURN * sizeof(u32x16) <= bytes;
+         at += READS_A_TURN * sizeof(u32x16))
 #pragma GCC unroll 8
         for (size_t i = 0; i < READS_A_TURN; i++) {
             u32x16 v;
@@ -46,7 +47,8 @@ static void read_share(void *context, int thread_index, int n_threads)
                      launch->task->sums[thread_index]);
 }
 
-static enum status measure_reading(double *bytes_s, struct stream *stream, int ms, struct error *err)
+static enum status measure_reading(double *bytes_s, struct stream *stream, int ms,
+                                   struct error *err)
 {
     struct read_task task = {.bytes = MACHINE_LIMITS_BUFFER_BYTES};
     void *buffer;
@@ -67,7 +69,6 @@ static enum status measure_reading(double *bytes_s, struct stream *stream, int m
     stream_free(stream, buffer, task.bytes);
     return STATUS_OK;
 }
-
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -119,8 +120,9 @@ static double peak_of_tile(tile_multiply multiply, int turns)
     enum { ROWS = 32, PAIRS = 64 };
     static const _Alignas(64) bf16 a[ROWS * 2 * PAIRS], b[PAIRS * TILE_GROUPS_MAX * TILE_PAIR];
     float acc[ROWS * TILE_COLUMNS];
-    struct tile_product p = {acc, TILE_COLUMNS, a, 2 * PAIRS, b, TILE_PAIR, TILE_GROUPS_MAX * TILE_PAIR, ROWS, TILE_GROUPS_MAX,
-                             PAIRS, 0, NULL, 0};
+    struct tile_product p = {
+        acc,  TILE_COLUMNS,    a,     2 * PAIRS, b,    TILE_PAIR, TILE_GROUPS_MAX * TILE_PAIR,
+        ROWS, TILE_GROUPS_MAX, PAIRS, 0,         NULL, 0};
     double operations = 2.0 * ROWS * TILE_COLUMNS * 2 * PAIRS;
     int products = (int)((double)turns * 1024 / operations) + 1;
     for (int i = 0; i < products; i++)
@@ -166,7 +168,8 @@ static double measure_peak(struct stream *stream, int ms)
     return best;
 }
 
-enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms, struct error *err)
+enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms,
+                                   struct error *err)
 {
     *limits = (struct machine_limits){0};
     limits->dense_flop_s = measure_peak(stream, ms);

@@ -1,5 +1,6 @@
 /*
- * machine_limits.h - what this machine can do at best: bytes read a second and products a second, on a stream's threads.
+ * machine_limits.h - what this machine can do at best: bytes read a second and products a second,
+ * on a stream's threads.
  *
  * Kernels are measured against these, in the same run: no step can take less than
  * max(bytes read / read bandwidth, operations / dense peak).
@@ -10,15 +11,18 @@
 #include "kernels/stream.h"
 
 struct machine_limits {
-    double read_bytes_s; /* all threads together, each reading its part of a buffer far larger than the caches */
-    double dense_flop_s; /* bf16 products of the stream's code path out of registers; a product and a sum are 2 */
+    double read_bytes_s; /* all threads together, each reading its part of a buffer far larger than
+                            the caches */
+    double dense_flop_s; /* bf16 products of the stream's code path out of registers; a product and
+                            a sum are 2 */
 };
 
 /*
- * Measures for about `ms` milliseconds each and keeps the best of several rounds, for other programs only slow it down.
- * STATUS_NOMEM: no memory for the buffer (MACHINE_LIMITS_BUFFER_BYTES).
+ * Measures for about `ms` milliseconds each and keeps the best of several rounds, for other
+ * programs only slow it down. STATUS_NOMEM: no memory for the buffer (MACHINE_LIMITS_BUFFER_BYTES).
  */
 enum { MACHINE_LIMITS_BUFFER_BYTES = 512 << 20 };
-enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms, struct error *err);
+enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms,
+                                   struct error *err);
 
 #endif

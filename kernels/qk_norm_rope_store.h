@@ -1,5 +1,6 @@
 /*
- * qk_norm_rope_store.h - from the fused projection to rotated queries in place and keys and values in the cache.
+ * qk_norm_rope_store.h - from the fused projection to rotated queries in place and keys and values
+ * in the cache.
  *
  * A row of qkv is [n_heads * head_dim | n_kv_heads * head_dim | n_kv_heads * head_dim].
  */
@@ -18,8 +19,8 @@ struct rope_options {
     double factor; /* positions are divided by it; 1: plain */
 };
 
-enum status rope_table_create(struct rope_table **out, const struct rope_options *options, struct stream *stream,
-                              struct error *err);
+enum status rope_table_create(struct rope_table **out, const struct rope_options *options,
+                              struct stream *stream, struct error *err);
 void rope_table_destroy(struct rope_table *table); /* NULL is fine */
 size_t rope_table_bytes(const struct rope_options *options);
 
@@ -31,14 +32,16 @@ struct qk_norm {
 };
 
 /*
- * q = rope(layernorm(q)) in place; k = rope(layernorm(k)) and v go to the cache at each row's position.
- * All in f32 from the projection's output on, rounded once. RoPE turns (x[i], x[i + head_dim / 2]).
+ * q = rope(layernorm(q)) in place; k = rope(layernorm(k)) and v go to the cache at each row's
+ * position. All in f32 from the projection's output on, rounded once. RoPE turns (x[i], x[i +
+ * head_dim / 2]).
  *
- * qkv: [n_rows, (n_heads + 2 n_kv_heads) * head_dim] of shape->dtype; its k and v parts are left as they were.
- * STATUS_INVALID: a position outside the table, or a block outside the pool.
+ * qkv: [n_rows, (n_heads + 2 n_kv_heads) * head_dim] of shape->dtype; its k and v parts are left as
+ * they were. STATUS_INVALID: a position outside the table, or a block outside the pool.
  */
-enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape, const struct qk_norm *norm,
-                               const struct rope_table *rope, const struct kv_segment *segments, int n_segments,
+enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape,
+                               const struct qk_norm *norm, const struct rope_table *rope,
+                               const struct kv_segment *segments, int n_segments,
                                const struct kv_layer *kv, struct stream *stream);
 
 #endif

@@ -1,5 +1,6 @@
 /*
- * rows.h - operations that treat each row alone: the loop over rows, on as many threads as the work is worth.
+ * rows.h - operations that treat each row alone: the loop over rows, on as many threads as the work
+ * is worth.
  */
 #ifndef MGPT_KERNELS_ROWS_H
 #define MGPT_KERNELS_ROWS_H

@@ -1,8 +1,8 @@
 /*
  * sample.c - from logits to tokens, each request on one thread.
  *
- * One pass gathers the allowed logits after guidance; the k-th largest is found by counting digits (exact, no sorting);
- * the noise is computed for the kept ones only, sixteen at a time.
+ * One pass gathers the allowed logits after guidance; the k-th largest is found by counting digits
+ * (exact, no sorting); the noise is computed for the kept ones only, sixteen at a time.
  */
 #include "kernels/sample.h"
 
@@ -14,7 +14,7 @@
 #include "base/check.h"
 #include "kernels/cpu/gumbel.h"
 
-enum { DIGIT_BITS = 11, N_DIGITS = 1 << DIGIT_BITS, NOBODY = -1 };
+enum { DIGIT_BITS = 11, N_DIGITS = 1 << DIGIT_BITS };
 
 enum outcome { OUTCOME_OK, OUTCOME_NAN, OUTCOME_NONE, OUTCOME_LISTED, OUTCOME_NOMEM };
 
@@ -24,6 +24,7 @@ struct work {
     int32_t *ids;
     struct stream *stream;
     gumbel_function gumbel;
+    guide_function guide;
     int failed_request; /* the smallest that failed, or n_requests */
 };
 
@@ -62,21 +63,37 @@ static enum outcome gather_listed(struct candidates *c, const struct sample_requ
     return OUTCOME_OK;
 }
 
-/* Adding zero makes one of the two zeros, so that equal numbers have equal keys. */
-static enum outcome gather_all(struct candidates *c, const struct sample_request *r)
+/* The allowed ones move together; ids rise. */
+static void keep_allowed(struct candidates *c, const struct sample_request *r)
 {
-    int n = 0, bad = NOBODY;
+    int n = 0;
     for (int i = 0; i < r->n; i++) {
-        float logit = guided(r, i) + 0.0f;
-        int keep = !r->allowed || r->allowed[i];
+        float logit = c->logits[i];
         c->logits[n] = logit;
         c->ids[n] = r->first_id + i;
-        n += keep;
-        bad = bad == NOBODY && keep && isnan(logit) ? i : bad;
+        n += r->allowed[i] != 0;
     }
     c->n = n;
-    c->bad_id = r->first_id + bad;
-    return bad == NOBODY ? OUTCOME_OK : OUTCOME_NAN;
+}
+
+static enum outcome gather_all(struct candidates *c, const struct sample_request *r,
+                               guide_function guide)
+{
+    int not_numbers = 0;
+    guide(c->logits, r->logits, r->unconditional, r->guidance, r->n, &not_numbers);
+    if (r->allowed) {
+        keep_allowed(c, r);
+    } else {
+        for (int i = 0; i < r->n; i++)
+            c->ids[i] = r->first_id + i;
+        c->n = r->n;
+    }
+    for (int i = 0; i < c->n && not_numbers; i++)
+        if (isnan(c->logits[i])) {
+            c->bad_id = c->ids[i];
+            return OUTCOME_NAN;
+        }
+    return OUTCOME_OK;
 }
 
 /* Whole numbers in the order of the floats. */
@@ -87,7 +104,8 @@ static uint32_t order_key(float x)
     return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
 }
 
-/* Counts a digit of all keys and returns the one that holds the k-th largest; *k becomes its rank within the digit. */
+/* Counts a digit of all keys and returns the one that holds the k-th largest; *k becomes its rank
+ * within the digit. */
 static uint32_t find_digit(const uint32_t *keys, int n, int shift, int *k)
 {
     uint32_t counts[2][N_DIGITS] = {{0}};
@@ -162,7 +180,8 @@ static struct best largest_logit(const struct candidates *c)
     return best;
 }
 
-static struct best draw(const struct candidates *c, const struct sample_request *r, gumbel_function gumbel)
+static struct best draw(const struct candidates *c, const struct sample_request *r,
+                        gumbel_function gumbel)
 {
     struct best best = {-INFINITY, INT32_MAX};
     const struct gumbel_place place = {{(uint32_t)r->seed, (uint32_t)(r->seed >> 32)},
@@ -184,12 +203,15 @@ static struct best draw(const struct candidates *c, const struct sample_request 
 static enum outcome sample_one(struct work *w, int index, int thread_index, int32_t *bad_id)
 {
     const struct sample_request *r = &w->requests[index];
-    size_t room = (size_t)(r->listed && r->n_listed > r->n ? r->n_listed : r->n) + 1; /* one past is written too */
+    size_t room = (size_t)(r->listed && r->n_listed > r->n ? r->n_listed : r->n) +
+                  1; /* one past is written too */
     float *scratch = stream_scratch(w->stream, thread_index, 3 * room * sizeof(float));
     if (!scratch)
         return OUTCOME_NOMEM;
-    struct candidates c = {.logits = scratch, .ids = (int32_t *)(scratch + room), .keys = (uint32_t *)(scratch + 2 * room)};
-    enum outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r);
+    struct candidates c = {.logits = scratch,
+                           .ids = (int32_t *)(scratch + room),
+                           .keys = (uint32_t *)(scratch + 2 * room)};
+    enum outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r, w->guide);
     *bad_id = c.bad_id;
     if (outcome != OUTCOME_OK)
         return outcome;
@@ -214,43 +236,52 @@ static void sample_share(void *context, int thread_index, int n_threads)
         if (sample_one(w, i, thread_index, &bad_id) == OUTCOME_OK)
             continue;
         int smallest = __atomic_load_n(&w->failed_request, __ATOMIC_RELAXED);
-        while (i < smallest && !__atomic_compare_exchange_n(&w->failed_request, &smallest, i, 0, __ATOMIC_RELAXED,
-                                                            __ATOMIC_RELAXED))
+        while (i < smallest && !__atomic_compare_exchange_n(&w->failed_request, &smallest, i, 0,
+                                                            __ATOMIC_RELAXED, __ATOMIC_RELAXED))
             ;
         return;
     }
 }
 
-/* The request failed on some thread; what it was is found out again here, where there is room for the text. */
+/* The request failed on some thread; what it was is found out again here, where there is room for
+ * the text. */
 static enum status explain(struct work *w, int index, struct error *err)
 {
     int32_t bad_id = 0;
     switch (sample_one(w, index, 0, &bad_id)) {
     case OUTCOME_NAN:
-        return error_set(err, STATUS_INVALID, "request %d: the logit of id %d is not a number", index, bad_id);
+        return error_set(err, STATUS_INVALID, "request %d: the logit of id %d is not a number",
+                         index, bad_id);
     case OUTCOME_LISTED:
         return error_set(err, STATUS_INVALID, "request %d: id %d is not in %d..%d", index, bad_id,
-                         w->requests[index].first_id, w->requests[index].first_id + w->requests[index].n - 1);
+                         w->requests[index].first_id,
+                         w->requests[index].first_id + w->requests[index].n - 1);
     case OUTCOME_NONE:
-        return error_set(err, STATUS_INVALID, "request %d: no allowed id has a logit above minus infinity", index);
+        return error_set(err, STATUS_INVALID,
+                         "request %d: no allowed id has a logit above minus infinity", index);
     default:
-        return error_set(err, STATUS_NOMEM, "request %d: no memory for %d logits", index, w->requests[index].n);
+        return error_set(err, STATUS_NOMEM, "request %d: no memory for %d logits", index,
+                         w->requests[index].n);
     }
 }
 
-static enum status sample_on_host(int32_t *ids, const struct sample_request *requests, int n_requests,
-                                  struct stream *stream, struct error *err)
+static enum status sample_on_host(int32_t *ids, const struct sample_request *requests,
+                                  int n_requests, struct stream *stream, struct error *err)
 {
     for (int i = 0; i < n_requests; i++) {
         CHECK(requests[i].n >= 1);
         if (!(requests[i].temperature >= 0) || isinf(requests[i].temperature))
-            return error_set(err, STATUS_INVALID, "request %d: temperature is %g, expected a number of at least 0", i,
+            return error_set(err, STATUS_INVALID,
+                             "request %d: temperature is %g, expected a number of at least 0", i,
                              (double)requests[i].temperature);
         if (requests[i].unconditional && !isfinite(requests[i].guidance))
-            return error_set(err, STATUS_INVALID, "request %d: guidance is %g, expected a finite number", i,
+            return error_set(err, STATUS_INVALID,
+                             "request %d: guidance is %g, expected a finite number", i,
                              (double)requests[i].guidance);
     }
-    struct work work = {requests, n_requests, ids, stream, gumbel_of(stream_code_path(stream)), n_requests};
+    enum code_path path = stream_code_path(stream);
+    struct work work = {requests,        n_requests,     ids,       stream,
+                        gumbel_of(path), guide_of(path), n_requests};
     if (n_requests == 1)
         sample_share(&work, 0, 1);
     else if (n_requests > 1)
@@ -267,9 +298,10 @@ static const float *fetch(float **next, const float *row, int n, struct stream *
     return host;
 }
 
-/* Logits lie in device memory. On CUDA they are fetched, and the draw is the host's: the same function everywhere. */
-enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests, struct stream *stream,
-                   struct error *err)
+/* Logits lie in device memory. On CUDA they are fetched, and the draw is the host's: the same
+ * function everywhere. */
+enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests,
+                   struct stream *stream, struct error *err)
 {
     if (!stream_device(stream))
         return sample_on_host(ids, requests, n_requests, stream, err);
@@ -282,12 +314,12 @@ enum status sample(int32_t *ids, const struct sample_request *requests, int n_re
     for (int i = 0; logits && fetched && i < n_requests; i++) {
         const struct sample_request *r = &requests[i], *before = i > 0 ? &requests[i - 1] : NULL;
         fetched[i] = *r;
-        bool is_same = before && before->logits == r->logits && before->unconditional == r->unconditional &&
-                       before->n == r->n;
+        bool is_same = before && before->logits == r->logits &&
+                       before->unconditional == r->unconditional && before->n == r->n;
         fetched[i].logits = is_same ? fetched[i - 1].logits : fetch(&next, r->logits, r->n, stream);
         if (r->unconditional)
-            fetched[i].unconditional =
-                is_same ? fetched[i - 1].unconditional : fetch(&next, r->unconditional, r->n, stream);
+            fetched[i].unconditional = is_same ? fetched[i - 1].unconditional
+                                               : fetch(&next, r->unconditional, r->n, stream);
     }
     if (logits && fetched)
         st = sample_on_host(ids, fetched, n_requests, stream, err);

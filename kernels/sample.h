@@ -1,10 +1,12 @@
 /*
- * sample.h - from logits to a token: guidance, allowed set, top-k, temperature and a draw that is a function of place.
+ * sample.h - from logits to a token: guidance, allowed set, top-k, temperature and a draw that is a
+ * function of place.
  *
- * Gumbel-max: the token is argmax(logit / T + g) over the tokens that are kept, ties to the smallest id, with
- * g = -log(-log(u)), u = (top 24 bits + 0.5) * 2^-24 of word id % 4 of Philox4x32-10 with key = seed (low word first) and
- * counter = (id / 4, ordinal, picture_index, SAMPLE_DOMAIN_TOKEN). All of it in double with a logarithm of our own, so
- * the same logits give the same token on every machine. Nothing else is random.
+ * Gumbel-max: the token is argmax(logit / T + g) over the tokens that are kept, ties to the
+ * smallest id, with g = -log(-log(u)), u = (top 24 bits + 0.5) * 2^-24 of word id % 4 of
+ * Philox4x32-10 with key = seed (low word first) and counter = (id / 4, ordinal, picture_index,
+ * SAMPLE_DOMAIN_TOKEN). All of it in double with a logarithm of our own, so the same logits give
+ * the same token on every machine. Nothing else is random.
  */
 #ifndef MGPT_KERNELS_SAMPLE_H
 #define MGPT_KERNELS_SAMPLE_H
@@ -13,16 +15,17 @@
 
 enum { SAMPLE_DOMAIN_TOKEN = 1 };
 
+/* Logits lie in device memory; masks and lists in host memory. */
 struct sample_request {
-    const float *logits;        /* device memory [n] entry i belongs to id first_id + i */
-    const float *unconditional; /* the same, or NULL: l = u + guidance * (c - u); NULL takes logits as they are */
+    const float *logits;        /* [n] entry i belongs to id first_id + i */
+    const float *unconditional; /* [n] l = u + guidance * (c - u); NULL: logits as they are */
     int first_id, n;
-    const uint8_t *allowed; /* host memory [n], nonzero where the id may be drawn; NULL: all */
-    const int32_t *listed;  /* host memory [n_listed] only these ids, or NULL: all; an id outside [first_id, first_id + n) is an error */
+    const uint8_t *allowed; /* [n] nonzero where the id may be drawn; NULL: all */
+    const int32_t *listed;  /* [n_listed] only these, all in [first_id, first_id + n); NULL: all */
     int n_listed;
     float guidance;
-    float temperature; /* 0: the largest logit, ties to the smallest id; top_k then does not matter */
-    int top_k;         /* logits equal to the k-th largest stay; below 1 or beyond the allowed: all stay */
+    float temperature; /* 0: the largest logit, ties to the smallest id, whatever top_k is */
+    int top_k;         /* equals of the k-th largest stay; below 1 or beyond the allowed: all */
     uint64_t seed;
     uint32_t ordinal, picture_index;
 };
@@ -30,13 +33,15 @@ struct sample_request {
 /*
  * ids[i] = the draw of requests[i]; requests are independent of each other.
  *
- * STATUS_INVALID: NaN among the allowed logits after guidance (the text names request and id), no allowed id, a negative
- * or non-finite temperature or guidance. STATUS_NOMEM. ids of the requests before the failed one may be written.
+ * STATUS_INVALID: NaN among the allowed logits after guidance (the text names request and id), no
+ * allowed id, a negative or non-finite temperature or guidance. STATUS_NOMEM. ids of the requests
+ * before the failed one may be written.
  */
-enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests, struct stream *stream,
-                   struct error *err);
+enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests,
+                   struct stream *stream, struct error *err);
 
-/* The logarithm used: x in (0, inf), normal; within 2 units in the last place; the same bits everywhere. */
+/* The logarithm used: x in (0, inf), normal; within 2 units in the last place; the same bits
+ * everywhere. */
 double sample_log(double x);
 
 #endif

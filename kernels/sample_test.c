@@ -1,6 +1,7 @@
 /*
- * sample_test.c - goal: the draw is the function that sample.h writes down, bit for bit on every code path; its law is that of
- * softmax after guidance, allowed set, top-k (ties stay) and temperature; and what cannot be drawn is refused with its place.
+ * sample_test.c - goal: the draw is the function that sample.h writes down, bit for bit on every
+ * code path; its law is that of softmax after guidance, allowed set, top-k (ties stay) and
+ * temperature; and what cannot be drawn is refused with its place.
  */
 #include "kernels/test_tools.h"
 
@@ -129,7 +130,8 @@ static void softmax_law(double *law, const struct sample_request *r, int ties)
     for (int i = 0; i < r->n; i++) {
         double l = (double)r->logits[i];
         if (r->unconditional)
-            l = (double)r->unconditional[i] + (double)r->guidance * (l - (double)r->unconditional[i]);
+            l = (double)r->unconditional[i] +
+                (double)r->guidance * (l - (double)r->unconditional[i]);
         law[i] = !r->allowed || r->allowed[i] ? l : -INFINITY;
     }
     double kept[64], sum = 0;
@@ -162,8 +164,8 @@ static int tied_rank(const struct sample_request *r)
 }
 
 /*
- * With 20000 draws over m likely tokens the total variation of the right law is about sqrt(m / (2 pi 20000)): 0.02 for 50.
- * A wrong temperature, guidance or cut is seen, as the second half shows.
+ * With 20000 draws over m likely tokens the total variation of the right law is about sqrt(m / (2
+ * pi 20000)): 0.02 for 50. A wrong temperature, guidance or cut is seen, as the second half shows.
  */
 static void test_law(void **state)
 {
@@ -176,7 +178,8 @@ static void test_law(void **state)
         c[i] = rintf(c[i] * 4) / 4; /* many ties */
         allowed[i] = i % 5 != 0;
     }
-    struct sample_request r = {.logits = c, .first_id = 100, .n = 50, .temperature = 1, .ordinal = 3};
+    struct sample_request r = {
+        .logits = c, .first_id = 100, .n = 50, .temperature = 1, .ordinal = 3};
     softmax_law(law, &r, 1);
     assert_true(total_variation(&r, law) < limit);
     r.temperature = 0.7f;
@@ -221,7 +224,11 @@ static void test_top_k_is_exact(void **state)
         for (int j = 0; j < 300; j++)
             n_kept += logits[j] >= least;
         for (int s = 0; s < 8000; s++) {
-            struct sample_request r = {.logits = logits, .n = 300, .temperature = 1e6f, .top_k = ks[i], .seed = (uint64_t)s};
+            struct sample_request r = {.logits = logits,
+                                       .n = 300,
+                                       .temperature = 1e6f,
+                                       .top_k = ks[i],
+                                       .seed = (uint64_t)s};
             int32_t id;
             assert_int_equal(sample(&id, &r, 1, stream, NULL), STATUS_OK);
             assert_true(logits[id] >= least);
@@ -276,7 +283,8 @@ static void refuse(struct sample_request r, const char *text)
 static void test_refusals(void **state)
 {
     (void)state;
-    const float logits[] = {1, NAN, 3}, infinite[] = {-INFINITY, -INFINITY, -INFINITY}, both[] = {INFINITY, 0, 0};
+    const float logits[] = {1, NAN, 3}, infinite[] = {-INFINITY, -INFINITY, -INFINITY},
+                both[] = {INFINITY, 0, 0};
     const uint8_t none[] = {0, 0, 0}, not_nan[] = {1, 0, 1};
     const int32_t outside[] = {5, 99};
     struct sample_request r = {.logits = logits, .first_id = 5, .n = 3, .temperature = 1};
@@ -297,7 +305,8 @@ static void test_refusals(void **state)
     refuse(r, "temperature");
     r = (struct sample_request){.logits = infinite, .n = 3, .temperature = 1};
     refuse(r, "no allowed id");
-    r = (struct sample_request){.logits = both, .unconditional = both, .n = 3, .temperature = 1, .guidance = 2};
+    r = (struct sample_request){
+        .logits = both, .unconditional = both, .n = 3, .temperature = 1, .guidance = 2};
     refuse(r, "id 0 is not a number");
     r.guidance = INFINITY;
     refuse(r, "guidance");
@@ -309,7 +318,8 @@ static void test_logarithm(void **state)
     uint64_t seed = 3;
     double worst = 0;
     for (int i = 0; i < 200000; i++) {
-        double x = ldexp(0.5 + 0.5 * (double)(test_random(&seed) >> 11) * 0x1p-53, (int)(test_random(&seed) % 80) - 60);
+        double x = ldexp(0.5 + 0.5 * (double)(test_random(&seed) >> 11) * 0x1p-53,
+                         (int)(test_random(&seed) % 80) - 60);
         double want = log(x), got = sample_log(x);
         double error = want == 0 ? fabs(got) : fabs(got - want) / ldexp(1, ilogb(want) - 52);
         worst = error > worst ? error : worst;

@@ -1,5 +1,6 @@
 /*
- * stream.c - a stream: threads, scratch and memory of the CPU, and the device beside it where there is one.
+ * stream.c - a stream: threads, scratch and memory of the CPU, and the device beside it where there
+ * is one.
  */
 #include "kernels/stream.h"
 
@@ -22,18 +23,20 @@ struct stream {
     enum code_path path;
     int n_threads;
     struct pool *pool;
-    struct device *device; /* NULL on the CPU */
+    struct device *device;                      /* NULL on the CPU */
     struct scratch scratch[STREAM_THREADS_MAX]; /* one a thread, touched by that thread alone */
 };
 
-/* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are given back. */
+/* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are
+ * given back. */
 static void *map_aligned(size_t bytes)
 {
     size_t whole = bytes + LARGE_PAGE_BYTES;
     char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED)
         return NULL;
-    char *aligned = (char *)(((uintptr_t)start + LARGE_PAGE_BYTES - 1) & ~(uintptr_t)(LARGE_PAGE_BYTES - 1));
+    char *aligned =
+        (char *)(((uintptr_t)start + LARGE_PAGE_BYTES - 1) & ~(uintptr_t)(LARGE_PAGE_BYTES - 1));
     if (aligned > start)
         munmap(start, (size_t)(aligned - start));
     if (start + whole > aligned + bytes)
@@ -98,7 +101,8 @@ enum status stream_create_on_path(struct stream **out, const struct stream_optio
     return STATUS_OK;
 }
 
-enum status stream_create(struct stream **out, const struct stream_options *options, struct error *err)
+enum status stream_create(struct stream **out, const struct stream_options *options,
+                          struct error *err)
 {
     enum code_path path;
     *out = NULL;
@@ -130,7 +134,8 @@ enum code_path stream_code_path(const struct stream *stream)
 
 const char *stream_path_name(const struct stream *stream)
 {
-    return stream->device ? stream->device->operations->path(stream->device) : code_path_name(stream->path);
+    return stream->device ? stream->device->operations->path(stream->device)
+                          : code_path_name(stream->path);
 }
 
 const char *stream_device_name(const struct stream *stream)

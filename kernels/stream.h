@@ -1,11 +1,11 @@
 /*
  * stream.h - the queue of one device: every kernel launcher takes one, last.
  *
- * On the CPU a stream owns one pool of threads, their scratch memory and the chosen code path (instruction set).
- * The thread that calls the launchers is thread 0 of the pool; a stream of one thread starts no other.
- * Results never depend on the number of threads: work is split so that each number has one producer.
- * Waiting threads spin for a few microseconds, then sleep, so that workers may share cores.
- * Threads: a stream belongs to one thread, its creator.
+ * On the CPU a stream owns one pool of threads, their scratch memory and the chosen code path
+ * (instruction set). The thread that calls the launchers is thread 0 of the pool; a stream of one
+ * thread starts no other. Results never depend on the number of threads: work is split so that each
+ * number has one producer. Waiting threads spin for a few microseconds, then sleep, so that workers
+ * may share cores. Threads: a stream belongs to one thread, its creator.
  */
 #ifndef MGPT_KERNELS_STREAM_H
 #define MGPT_KERNELS_STREAM_H
@@ -22,7 +22,13 @@ struct device;
 enum device_kind { DEVICE_CPU, DEVICE_CUDA };
 
 /* In rising order of preference. Bits may differ between paths, never within one. */
-enum code_path { CODE_PATH_PORTABLE, CODE_PATH_AVX2, CODE_PATH_AVX512BF16, CODE_PATH_AMX, CODE_PATH_COUNT };
+enum code_path {
+    CODE_PATH_PORTABLE,
+    CODE_PATH_AVX2,
+    CODE_PATH_AVX512BF16,
+    CODE_PATH_AMX,
+    CODE_PATH_COUNT
+};
 
 /* Part of a job's numeric fingerprint: raised when a change of any kernel changes bits. */
 enum { KERNELS_NUMERICS_VERSION = 1 };
@@ -31,14 +37,16 @@ enum { STREAM_THREADS_MAX = 256 };
 
 struct stream_options {
     int n_threads;   /* 1..STREAM_THREADS_MAX, the caller included */
-    const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL: not pinned */
+    const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL: not
+                        pinned */
     enum device_kind device; /* DEVICE_CUDA: the threads do what is left on the host */
     int device_index;        /* among the CUDA devices of the machine */
 };
 
 /*
  * The best code path of this machine, or the one that the environment variable MGPT_CPU_PATH names
- * (amx, avx512bf16, avx2, portable). STATUS_INVALID: an unknown name. STATUS_UNSUPPORTED: not on this machine.
+ * (amx, avx512bf16, avx2, portable). STATUS_INVALID: an unknown name. STATUS_UNSUPPORTED: not on
+ * this machine.
  */
 enum status code_path_pick(enum code_path *out, struct error *err);
 int code_path_available(enum code_path path); /* asks CPUID, and the kernel for AMX's tile state */
@@ -49,7 +57,8 @@ const char *code_path_name(enum code_path path);
  * STATUS_INVALID: options out of range, a CPU that the process may not use, MGPT_CPU_PATH as above.
  * STATUS_UNSUPPORTED, STATUS_NOT_FOUND: the build has no CUDA, the machine has no such device.
  */
-enum status stream_create(struct stream **out, const struct stream_options *options, struct error *err);
+enum status stream_create(struct stream **out, const struct stream_options *options,
+                          struct error *err);
 
 /* The same on a path of the caller's choice (tests, benchmarks). */
 enum status stream_create_on_path(struct stream **out, const struct stream_options *options,
@@ -59,7 +68,8 @@ void stream_destroy(struct stream *stream); /* NULL is fine */
 int stream_n_threads(const struct stream *stream);
 enum code_path stream_code_path(const struct stream *stream);
 
-/* What decides the bits: the code path of the CPU, or the device's architecture ("sm_90"). And "cpu" or "cuda". */
+/* What decides the bits: the code path of the CPU, or the device's architecture ("sm_90"). And
+ * "cpu" or "cuda". */
 const char *stream_path_name(const struct stream *stream);
 const char *stream_device_name(const struct stream *stream);
 
@@ -71,8 +81,9 @@ enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct
 void stream_free(struct stream *stream, void *memory, size_t bytes);
 
 /*
- * Copies between host and device memory; ordered with the launches before and after. Host memory is free for reuse, or
- * filled, on return. Device memory is touched by these and by launchers alone, never by the host itself.
+ * Copies between host and device memory; ordered with the launches before and after. Host memory is
+ * free for reuse, or filled, on return. Device memory is touched by these and by launchers alone,
+ * never by the host itself.
  */
 void stream_upload(struct stream *stream, void *device, const void *host, size_t bytes);
 void stream_download(struct stream *stream, void *host, const void *device, size_t bytes);
@@ -93,17 +104,20 @@ struct device *stream_device(const struct stream *stream);
 
 typedef void (*stream_task)(void *context, int thread_index, int n_threads);
 
-/* Runs task on every thread of the pool, the caller being thread 0, and returns when all have ended. */
+/* Runs task on every thread of the pool, the caller being thread 0, and returns when all have
+ * ended. */
 void stream_parallel(struct stream *stream, stream_task task, void *context);
 
 /*
- * Scratch of one thread, at least `bytes` long, aligned to 64, valid until the next call for that thread; not zeroed.
- * Grows on demand (in the first steps only) and never shrinks. NULL: no memory.
+ * Scratch of one thread, at least `bytes` long, aligned to 64, valid until the next call for that
+ * thread; not zeroed. Grows on demand (in the first steps only) and never shrinks. NULL: no memory.
  */
 void *stream_scratch(struct stream *stream, int thread_index, size_t bytes);
 
-/* The contiguous share [*first, *last) of n items that thread_index of n_threads takes; shares differ by one at most. */
-static inline void stream_share(int64_t n, int thread_index, int n_threads, int64_t *first, int64_t *last)
+/* The contiguous share [*first, *last) of n items that thread_index of n_threads takes; shares
+ * differ by one at most. */
+static inline void stream_share(int64_t n, int thread_index, int n_threads, int64_t *first,
+                                int64_t *last)
 {
     *first = n * thread_index / n_threads;
     *last = n * (thread_index + 1) / n_threads;

@@ -1,6 +1,7 @@
 /*
- * stream_test.c - goal: every task runs once on every thread, also after the threads have gone to sleep; waiting costs no CPU
- * for long; the code path is the one asked for, and asking for what is not there is refused in words.
+ * stream_test.c - goal: every task runs once on every thread, also after the threads have gone to
+ * sleep; waiting costs no CPU for long; the code path is the one asked for, and asking for what is
+ * not there is refused in words.
  */
 #include "kernels/test_tools.h"
 
@@ -139,13 +140,16 @@ static void test_pinning(void **state)
     cpus[0] = CPU_SETSIZE - 1;
     options.n_threads = 1;
     if (!CPU_ISSET(CPU_SETSIZE - 1, &before)) {
-        assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err), STATUS_INVALID);
+        assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err),
+                         STATUS_INVALID);
         assert_null(stream);
     }
     options = (struct stream_options){.n_threads = 0};
-    assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err), STATUS_INVALID);
+    assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err),
+                     STATUS_INVALID);
     options.n_threads = STREAM_THREADS_MAX + 1;
-    assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err), STATUS_INVALID);
+    assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err),
+                     STATUS_INVALID);
 }
 
 static void test_memory(void **state)

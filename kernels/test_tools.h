@@ -1,5 +1,6 @@
 /*
- * test_tools.h - what the kernel tests share: numbers from fixed seeds, every code path of the machine, comparisons.
+ * test_tools.h - what the kernel tests share: numbers from fixed seeds, every code path of the
+ * machine, comparisons.
  */
 #ifndef MGPT_KERNELS_TEST_TOOLS_H
 #define MGPT_KERNELS_TEST_TOOLS_H

@@ -1,7 +1,8 @@
 /*
- * tile_amx_test.c - goal: the walk of tile_amx.c over memory is right and row-invariant, on machines without AMX too: the file
- * is compiled here against a model of the tile registers (Intel SDM volume 2: shapes from LDTILECFG, sums of even and odd
- * inputs apart). Where the machine has AMX the real one is held against the model.
+ * tile_amx_test.c - goal: the walk of tile_amx.c over memory is right and row-invariant, on
+ * machines without AMX too: the file is compiled here against a model of the tile registers (Intel
+ * SDM volume 2: shapes from LDTILECFG, sums of even and odd inputs apart). Where the machine has
+ * AMX the real one is held against the model.
  */
 #include "kernels/test_tools.h"
 
@@ -61,7 +62,8 @@ static void model_multiply(int c, int a, int b)
             float even = 0, odd = 0, sum;
             for (int k = 0; k < tiles.rows[b]; k++) {
                 even = fmaf(number(tiles.data[a][m], 2 * k), number(tiles.data[b][k], 2 * n), even);
-                odd = fmaf(number(tiles.data[a][m], 2 * k + 1), number(tiles.data[b][k], 2 * n + 1), odd);
+                odd = fmaf(number(tiles.data[a][m], 2 * k + 1), number(tiles.data[b][k], 2 * n + 1),
+                           odd);
             }
             memcpy(&sum, tiles.data[c][m] + 4 * n, sizeof(sum));
             sum += even + odd;
@@ -85,7 +87,8 @@ struct shape {
     int n_rows, n_groups, n_pairs, panel, resume;
 };
 
-/* Operands of a product in aligned memory; acc starts as 1.5 and more, so that what is not written is seen. */
+/* Operands of a product in aligned memory; acc starts as 1.5 and more, so that what is not written
+ * is seen. */
 struct problem {
     struct tile_product p;
     float *acc;
@@ -95,7 +98,8 @@ struct problem {
 static struct problem make_problem(const struct shape *s)
 {
     struct problem x;
-    size_t n_a = (size_t)s->n_rows * (size_t)s->n_pairs * 2, n_b = (size_t)s->n_groups * (size_t)s->n_pairs * 32;
+    size_t n_a = (size_t)s->n_rows * (size_t)s->n_pairs * 2,
+           n_b = (size_t)s->n_groups * (size_t)s->n_pairs * 32;
     float *a = test_numbers(n_a, 1, 41), *b = test_numbers(n_b, 1, 42);
     x.a = test_as(DTYPE_BF16, a, n_a);
     x.b = aligned_alloc(64, n_b * sizeof(bf16));
@@ -126,11 +130,12 @@ static void free_problem(struct problem *x)
     free(x->b);
 }
 
-static const struct shape shapes[] = {{1, 4, 16, 1, 0},  {1, 1, 32, 1, 1},  {5, 3, 48, 1, 0},  {16, 4, 32, 1, 1},
-                                      {17, 4, 32, 1, 0}, {32, 4, 64, 1, 1}, {31, 3, 16, 0, 0}, {33, 2, 32, 1, 0},
-                                      {70, 1, 16, 1, 1}, {20, 4, 32, 0, 1}};
+static const struct shape shapes[] = {
+    {1, 4, 16, 1, 0},  {1, 1, 32, 1, 1},  {5, 3, 48, 1, 0},  {16, 4, 32, 1, 1}, {17, 4, 32, 1, 0},
+    {32, 4, 64, 1, 1}, {31, 3, 16, 0, 0}, {33, 2, 32, 1, 0}, {70, 1, 16, 1, 1}, {20, 4, 32, 0, 1}};
 
-/* Against the portable product: sums of up to 128 terms below 1, onto a few, so 1e-3 is far above rounding and far below a term. */
+/* Against the portable product: sums of up to 128 terms below 1, onto a few, so 1e-3 is far above
+ * rounding and far below a term. */
 static void test_walk(void **state)
 {
     (void)state;

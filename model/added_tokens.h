@@ -1,9 +1,9 @@
 /*
- * added_tokens.h - finds the file's added tokens in a text, as HF's AddedVocabulary does: leftmost,
- * longest at a place.
+ * added_tokens.h - finds the file's added tokens in a text: leftmost, longest at a place.
  *
- * Tokens with "normalized": false are found first, the others in what is left. single_word, lstrip
- * and rstrip count. Threads: never changed after creation.
+ * As HF's AddedVocabulary does: tokens with "normalized": false are found first, the others in
+ * what is left; single_word, lstrip and rstrip count.
+ * Threads: never changed after creation.
  */
 #ifndef MGPT_MODEL_ADDED_TOKENS_H
 #define MGPT_MODEL_ADDED_TOKENS_H

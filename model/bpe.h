@@ -1,6 +1,5 @@
 /*
- * bpe.h - byte-pair encoding: the characters of a word, merged pair by pair in the order of the
- * file's list.
+ * bpe.h - byte-pair encoding: the characters of a word, merged pair by pair in the list's order.
  *
  * A word of n characters takes O(n log n): candidates wait in a heap, the word is a linked list.
  * Threads: never changed after creation; each thread has its own struct bpe_scratch.

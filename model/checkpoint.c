@@ -185,11 +185,12 @@ static enum status open_indexed(struct checkpoint *checkpoint, struct error *err
     return st;
 }
 
+/* A link that leads nowhere exists: opening it then says what is wrong. */
 static bool exists(const char *folder, const char *name)
 {
     struct stat info;
     char *path = join(folder, name);
-    bool there = path && stat(path, &info) == 0;
+    bool there = path && lstat(path, &info) == 0;
     free(path);
     return there;
 }

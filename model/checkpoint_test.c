@@ -451,6 +451,10 @@ static void missing_files(void **state)
     test_folder_write_text(&folder, "config.json", config_text);
     test_expect_error("no weights", open_and_check(&folder, &err), &err, STATUS_NOT_FOUND,
                       (const char *[]){"model.safetensors", "index.json"}, 2);
+    assert_int_equal(symlink("gone", test_folder_path(&folder, "model.safetensors")), 0);
+    test_expect_error("dangling link", open_and_check(&folder, &err), &err, STATUS_NOT_FOUND,
+                      (const char *[]){"cannot open", "model.safetensors'"}, 2);
+    assert_int_equal(unlink(folder.joined), 0);
     test_folder_write_text(&folder, "pytorch_model.bin", "");
     test_expect_error("torch weights", open_and_check(&folder, &err), &err, STATUS_NOT_FOUND,
                       (const char *[]){"pytorch_model", "safetensors"}, 2);
@@ -516,8 +520,7 @@ static void digests(void **state)
     write_index(&folder, "a.safetensors", "b.safetensors", "a.safetensors", "");
     digest_of(folder.path, 0, 2, again);
     assert_memory_equal(whole, again, sizeof(whole));
-    /* Other bytes in the second half: the embedding of unit 0 keeps its digest, the whole changes.
-     */
+    /* Other bytes in the second half: unit 0 keeps its digest, the whole changes. */
     unsigned char embedding[CHECKPOINT_DIGEST_BYTES];
     digest_of(folder.path, 0, 0, embedding);
     data[0] += 1;

@@ -10,8 +10,7 @@
 
 #include "model/checkpoint.h"
 
-/* A dense product: weight [n_out, n_in]; bias [n_out], data NULL when the configuration has none.
- */
+/* A dense product: weight [n_out, n_in]; bias [n_out], its data NULL when there is none. */
 struct linear_tensors {
     struct tensor_view weight, bias;
 };

@@ -100,8 +100,7 @@ static void tokenizer_and_codec(void **state)
         tokenizer_encode(tokenizer, prompt, strlen(prompt), TOKENIZER_PLAIN, &ids, &err),
         STATUS_OK);
     assert_true(ids.n < strlen(prompt));
-    assert_int_equal(tokenizer_decode(tokenizer, ids.ids, ids.n, &text, &bytes, &err),
-                     STATUS_OK);
+    assert_int_equal(tokenizer_decode(tokenizer, ids.ids, ids.n, &text, &bytes, &err), STATUS_OK);
     assert_string_equal(text, prompt);
     free(text);
     ids_fini(&ids);

@@ -32,8 +32,7 @@ enum {
 static_assert(FIRST_BYTE_SMALL + N_BYTES == CHECKPOINT_WRITER_VOCAB_MIN,
               "no entry may lie past the vocabulary");
 
-/* By their frequency in English, so that the early merges meet something; the first is the space.
- */
+/* By frequency in English, so that the early merges meet something; the first is the space. */
 static const char letters[] = " etaoinshrdlcumwfgypbvkjxqz";
 
 /* GPT-2's table from bytes to code points: what prints stands for itself, the rest lies from 256

@@ -3,7 +3,6 @@
  */
 #include "model/conversation.h"
 
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdbool.h>
 #include <stdio.h>

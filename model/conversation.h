@@ -1,12 +1,14 @@
 /*
- * conversation.h - questions, answers and pictures to token ids: the templates the model was
- * trained with.
+ * conversation.h - questions, answers and pictures to ids: the templates of the training.
  *
- *     <s> question <end of turn> answer <end of turn> ... question <end of turn>      the last
- * answer is left open
+ *     <s> question <end of turn> answer <end of turn> ... question <end of turn>
  *
- * In:      turns made of parts: texts and pictures; or the JSON form {"images": [file, ...], "qas":
- * [[question, answer or null], ...]}. Out:     ids, with the tokens of each picture in its place.
+ * with the last answer left open.
+ *
+ * In:      turns made of parts, texts and pictures; or the JSON form
+ *          {"images": [file, ...], "qas": [[question, answer or null], ...]}.
+ * Out:     ids, with the tokens of each picture in its place.
+ *
  * Texts are text: no control token is recognised in them. The mark <|image|> is a picture's place
  * in the JSON form and in conversation_add_marked() only.
  */

@@ -1,6 +1,7 @@
 /*
- * crop.h - a picture of any size and channels to RGB of the listed size that suits it (REFERENCE "A
- * picture going in", 1-3).
+ * crop.h - a picture of any size and channels to RGB of the listed size that suits it.
+ *
+ * Source: the reference's preparation of pictures, with the crop in the middle.
  */
 #ifndef MGPT_MODEL_CROP_H
 #define MGPT_MODEL_CROP_H

@@ -1,9 +1,9 @@
 /*
  * hash_map.h - two hash maps for tokenizers: by a number of 64 bits, and by the bytes of a name.
  *
- * Keys come from files of strangers: hashes start from a random seed, so that nobody can make keys
- * collide on purpose. Entries are never removed. Threads: lookups from any number; insertion by one
- * alone.
+ * Keys come from files of strangers: hashes start from a random seed, so that nobody can make
+ * keys collide on purpose. Entries are never removed.
+ * Threads: lookups from any number; insertion by one alone.
  */
 #ifndef MGPT_MODEL_HASH_MAP_H
 #define MGPT_MODEL_HASH_MAP_H

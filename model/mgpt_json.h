@@ -1,10 +1,13 @@
 /*
- * mgpt_json.h - mgpt.json, our own optional file in a checkpoint folder: what no published file tells.
+ * mgpt_json.h - mgpt.json, our own optional file in a checkpoint folder: what no published file
+ * tells.
  *
  *     {"target_size": 768, "default_size": "1024x576",
- *      "sampling": {"temperature": 1.0, "guidance_scale": 4.0, "image_top_k": 2000, "text_top_k": 10}}
+ *      "sampling": {"temperature": 1.0, "guidance_scale": 4.0, "image_top_k": 2000, "text_top_k":
+ * 10}}
  *
- * Every key may be missing; an unknown key or a value out of its limits is an error, since nobody else writes this file.
+ * Every key may be missing; an unknown key or a value out of its limits is an error, since nobody
+ * else writes this file.
  */
 #ifndef MGPT_MODEL_MGPT_JSON_H
 #define MGPT_MODEL_MGPT_JSON_H

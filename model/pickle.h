@@ -76,8 +76,7 @@ const char *pickle_kind_name(enum pickle_kind kind); /* "a tuple", for error tex
 bool pickle_as_text(const struct pickle *pickle, pickle_id value, struct pickle_text *out);
 bool pickle_as_int(const struct pickle *pickle, pickle_id value, int64_t *out);
 
-/* Items of a tuple or list; twice the pairs of a dict (key, value, key, value ...); 0 for all else.
- */
+/* Items of a tuple or list; keys and values of a dict in turn; 0 for all else. */
 size_t pickle_count(const struct pickle *pickle, pickle_id value);
 pickle_id pickle_item(const struct pickle *pickle, pickle_id value, size_t index);
 

@@ -23,46 +23,48 @@ struct pickle_machine {
     struct error *err;
 };
 
+/* STATUS_INVALID with the place in the pickle and `what`. */
 enum status pickle_machine_fail(struct pickle_machine *m, const char *what);
 
+/* STATUS_NOMEM, naming the pickle. */
 enum status pickle_machine_no_memory(struct pickle_machine *m);
 
 /* Makes room for one more element of an array that doubles. */
 bool pickle_machine_grow(void **array, uint32_t n, uint32_t *capacity, size_t element_bytes);
 
+/* A new value goes to the array of values and onto the stack; push() takes one that is there. */
 enum status pickle_machine_push(struct pickle_machine *m, pickle_id value);
-
 enum status pickle_machine_push_value(struct pickle_machine *m, struct pickle_value value);
-
 enum status pickle_machine_push_kind(struct pickle_machine *m, enum pickle_kind kind);
-
 enum status pickle_machine_push_int(struct pickle_machine *m, enum pickle_kind kind,
                                     int64_t number);
-
 enum status pickle_machine_push_container(struct pickle_machine *m, enum pickle_kind kind);
 
 /* Values above the newest mark; those below belong to somebody who is not finished. */
 uint32_t pickle_machine_available(const struct pickle_machine *m);
 
+/* STATUS_INVALID unless n values are available. */
 enum status pickle_machine_need(struct pickle_machine *m, uint32_t n);
 
+/* Only after need(). */
 pickle_id pickle_machine_pop(struct pickle_machine *m);
-
 pickle_id pickle_machine_top(const struct pickle_machine *m);
 
+/* The n newest values become one tuple; only after need() or pop_mark(). */
 enum status pickle_machine_push_tuple(struct pickle_machine *m, uint32_t n);
 
 /* Takes the newest mark away; *n is how many values stand above it. */
 enum status pickle_machine_pop_mark(struct pickle_machine *m, uint32_t *n);
 
+/* STATUS_INVALID when PICKLE_DEPTH_MAX marks are open. */
 enum status pickle_machine_push_mark(struct pickle_machine *m);
 
 /* Moves the n newest values into the list or dict below them; into anything else they vanish. */
 enum status pickle_machine_append_items(struct pickle_machine *m, uint32_t n,
                                         enum pickle_kind kind);
 
+/* The newest value under an index; the value of an index onto the stack. */
 enum status pickle_machine_memo_put(struct pickle_machine *m, uint64_t index);
-
 enum status pickle_machine_memo_get(struct pickle_machine *m, uint64_t index);
 
 /* n little-endian bytes as a number. */

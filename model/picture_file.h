@@ -3,8 +3,9 @@
  *
  * In:      files or bytes of strangers; the format is told by their first bytes, never by a name.
  * Out:     8-bit grey, grey and alpha, RGB or RGBA, upright (EXIF orientation is applied): palettes
- * and transparent colours expanded, 16 bit reduced, CMYK converted, of an animation the first
- * frame. Limits:  checked against the header before pixels are allocated.
+ *          and transparent colours expanded, 16 bit reduced, CMYK converted, of an animation the
+ *          first frame.
+ * Limits:  checked against the header before pixels are allocated.
  */
 #ifndef MGPT_MODEL_PICTURE_FILE_H
 #define MGPT_MODEL_PICTURE_FILE_H

@@ -1,7 +1,7 @@
 /*
  * picture_file_test.c - goal: pictures of every kind come out as Pillow reads them, upright and in
- * 8 bits; resizes and crops are Pillow's to the last bit; damaged and lying files are refused
- * before memory is spent on them.
+ * 8 bits, and come back as they were written; damaged and lying files are refused before memory is
+ * spent on them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -15,17 +15,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "model/crop.h"
-#include "model/exif.h"
 #include "model/file_bytes.h"
 #include "model/picture_file.h"
-#include "model/resize.h"
-#include "model/test_support.h"
-
-static json_t *expected_json(void)
-{
-    return load_json(GOLDEN "pictures/expected.json");
-}
+#include "model/test_pictures.h"
 
 static struct picture *read_golden(const char *name)
 {
@@ -34,19 +26,6 @@ static struct picture *read_golden(const char *name)
     if (picture_read_file(&picture, golden_path("pictures/", name), NULL, &err) != STATUS_OK)
         fail_msg("%s", err.text);
     return picture;
-}
-
-static int largest_difference(const struct picture *picture, const json_t *pixels)
-{
-    assert_int_equal(picture_bytes(picture), json_array_size(pixels));
-    int largest = 0;
-    for (size_t i = 0; i < picture_bytes(picture); i++) {
-        int difference =
-            abs((int)json_integer_value(json_array_get(pixels, i)) - picture->pixels[i]);
-        if (difference > largest)
-            largest = difference;
-    }
-    return largest;
 }
 
 static void test_every_kind_of_file(void **state)
@@ -70,140 +49,6 @@ static void test_every_kind_of_file(void **state)
         picture_destroy(picture);
     }
     json_decref(root);
-}
-
-/* The formula of make.py: pattern(). */
-static struct picture *pattern(int width, int height, int channels)
-{
-    struct picture *p;
-    assert_int_equal(picture_create(&p, width, height, channels, NULL), STATUS_OK);
-    for (uint64_t i = 0; i < picture_bytes(p); i++)
-        p->pixels[i] = (uint8_t)((uint32_t)(i * 2654435761u + i * i % 9973 * 40503) >> 24);
-    return p;
-}
-
-static int int_at(const json_t *list, size_t i)
-{
-    return (int)json_integer_value(json_array_get(list, i));
-}
-
-static void test_resizes_are_pillows(void **state)
-{
-    (void)state;
-    json_t *root = expected_json();
-    size_t i;
-    json_t *one;
-    json_array_foreach(json_object_get(root, "resizes"), i, one)
-    {
-        const json_t *from = json_object_get(one, "from");
-        const json_t *to = json_object_get(one, "to");
-        const char *filter = json_string_value(json_object_get(one, "filter"));
-        struct picture *in = pattern(int_at(from, 0), int_at(from, 1), int_at(from, 2));
-        struct picture *out;
-        assert_int_equal(resize(&out, in, int_at(to, 0), int_at(to, 1),
-                                strcmp(filter, "box") == 0 ? RESIZE_BOX : RESIZE_BICUBIC, NULL),
-                         STATUS_OK);
-        if (largest_difference(out, json_object_get(one, "pixels")) != 0)
-            fail_msg("resize %zu", i);
-        picture_destroy(out);
-        picture_destroy(in);
-    }
-    json_decref(root);
-}
-
-/* Any part of a resize is that part of the whole resize. */
-static void test_parts_of_a_resize(void **state)
-{
-    (void)state;
-    static const int sizes[][2] = {{20, 15}, {7, 31}, {16, 5}, {16, 12}, {5, 12}, {40, 40}};
-    for (int channels = 1; channels <= 4; channels++)
-        for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++) {
-            struct picture *in = pattern(16, 12, channels);
-            struct picture *whole, *part;
-            int w = sizes[s][0], h = sizes[s][1];
-            assert_int_equal(resize(&whole, in, w, h, RESIZE_BICUBIC, NULL), STATUS_OK);
-            struct resize_target t = {.width = w,
-                                      .height = h,
-                                      .left = w / 3,
-                                      .top = h / 4,
-                                      .part_width = w / 2,
-                                      .part_height = h / 2};
-            assert_int_equal(resize_part(&part, in, &t, RESIZE_BICUBIC, NULL), STATUS_OK);
-            for (int y = 0; y < part->height; y++)
-                assert_memory_equal(part->pixels + (size_t)y * picture_row_bytes(part),
-                                    whole->pixels + (size_t)(y + t.top) * picture_row_bytes(whole) +
-                                        (size_t)(t.left * channels),
-                                    picture_row_bytes(part));
-            picture_destroy(part);
-            t.part_width = w - t.left + 1;
-            assert_int_equal(resize_part(&part, in, &t, RESIZE_BICUBIC, NULL), STATUS_INVALID);
-            assert_null(part);
-            picture_destroy(whole);
-            picture_destroy(in);
-        }
-}
-
-static void test_golden_crops(void **state)
-{
-    (void)state;
-    struct sizes sizes;
-    sizes_init(&sizes, 128, NULL);
-    for (int m = 0; m < N_GOLDEN_MODELS; m++) {
-        json_t *root = load_json(golden_path(golden_models[m], "/cases/cases.json"));
-        size_t i;
-        json_t *one;
-        json_array_foreach(json_object_get(root, "images"), i, one)
-        {
-            char path[TEST_PATH_BYTES];
-            struct picture *in, *expected, *crop;
-            snprintf(path, sizeof(path), "/cases/%s",
-                     json_string_value(json_object_get(one, "file")));
-            assert_int_equal(
-                picture_read_file(&in, golden_path(golden_models[m], path), NULL, NULL), STATUS_OK);
-            snprintf(path, sizeof(path), "/cases/%s",
-                     json_string_value(json_object_get(one, "crop")));
-            assert_int_equal(
-                picture_read_file(&expected, golden_path(golden_models[m], path), NULL, NULL),
-                STATUS_OK);
-            assert_int_equal(crop_to_sizes(&crop, in, &sizes, NULL), STATUS_OK);
-            assert_int_equal(crop->width, expected->width);
-            assert_int_equal(crop->height, expected->height);
-            struct picture *rgb;
-            picture_to_rgb(&rgb, expected, NULL);
-            assert_memory_equal(crop->pixels, rgb->pixels, picture_bytes(crop));
-            picture_destroy(rgb);
-            picture_destroy(crop);
-            picture_destroy(expected);
-            picture_destroy(in);
-        }
-        json_decref(root);
-    }
-    sizes_fini(&sizes);
-}
-
-static void test_crops_of_extreme_shapes(void **state)
-{
-    (void)state;
-    static const int shapes[][2] = {{1, 1}, {1, 20000}, {20000, 1}, {32768, 2}, {3, 5000}, {2, 1}};
-    static const int targets[] = {32, 512};
-    for (size_t t = 0; t < 2; t++) {
-        struct sizes sizes;
-        sizes_init(&sizes, targets[t], NULL);
-        for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
-            struct picture *in = pattern(shapes[i][0], shapes[i][1], 4);
-            struct picture *crop;
-            struct error err = {0};
-            if (crop_to_sizes(&crop, in, &sizes, &err) != STATUS_OK)
-                fail_msg("%dx%d: %s", shapes[i][0], shapes[i][1], err.text);
-            struct picture_size size = sizes_choose(&sizes, in->width, in->height);
-            assert_int_equal(crop->width, size.width);
-            assert_int_equal(crop->height, size.height);
-            assert_int_equal(crop->channels, 3);
-            picture_destroy(crop);
-            picture_destroy(in);
-        }
-        sizes_fini(&sizes);
-    }
 }
 
 static void test_written_files_come_back(void **state)
@@ -442,40 +287,10 @@ static void test_limits_and_lying_headers(void **state)
     assert_int_equal(picture_create(&out, 1, 1, 5, NULL), STATUS_INVALID);
 }
 
-/* One IFD with `n` entries of which the last is the orientation. */
-static void test_exif_of_strangers(void **state)
-{
-    (void)state;
-    uint8_t little[] = {'I', 'I', '*', 0, 8, 0, 0, 0, 1, 0, 0x12, 1, 3, 0, 1, 0, 0, 0, 6, 0, 0, 0};
-    uint8_t big[] = {'M', 'M', 0, '*', 0, 0, 0, 8, 0, 1, 1, 0x12, 0, 3, 0, 0, 0, 1, 0, 6, 0, 0};
-    assert_int_equal(exif_orientation(little, sizeof(little)), 6);
-    assert_int_equal(exif_orientation(big, sizeof(big)), 6);
-    for (size_t n = 0; n < 20; n++) {
-        assert_int_equal(exif_orientation(little, n), 1);
-        assert_int_equal(exif_orientation(big, n), 1);
-    }
-    little[18] = 9; /* no orientation */
-    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
-    little[18] = 6;
-    little[12] = 4; /* of another type */
-    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
-    little[12] = 3;
-    memset(little + 4, 0xff, 4); /* a directory far outside */
-    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
-    little[4] = 21;
-    memset(little + 5, 0, 3);
-    assert_int_equal(exif_orientation(little, sizeof(little)), 1);
-    assert_int_equal(exif_orientation((const uint8_t *)"Exif\0\0", 6), 1);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_kind_of_file),
-        cmocka_unit_test(test_resizes_are_pillows),
-        cmocka_unit_test(test_parts_of_a_resize),
-        cmocka_unit_test(test_golden_crops),
-        cmocka_unit_test(test_crops_of_extreme_shapes),
         cmocka_unit_test(test_written_files_come_back),
         cmocka_unit_test(test_lossy_files_come_back_alike),
         cmocka_unit_test(test_texts_of_a_png),
@@ -483,7 +298,6 @@ int main(void)
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_limits_and_lying_headers),
-        cmocka_unit_test(test_exif_of_strangers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,10 +1,10 @@
 /*
- * pretokenizer.h - cuts a text into the words that BPE sees one by one, as the file's pre_tokenizer
- * says.
+ * pretokenizer.h - cuts a text into the words that BPE sees one by one.
  *
- * Reads:   Sequence, Split (Regex or String, all five behaviours, invert), Digits, Punctuation,
- * ByteLevel; others, such as Metaspace or BertPreTokenizer, are STATUS_UNSUPPORTED. null: the text
- * is one word. Threads: never changed after creation.
+ * Reads:   the file's pre_tokenizer: Sequence, Split (Regex or String, all five behaviours,
+ *          invert), Digits, Punctuation, ByteLevel; others, such as Metaspace or
+ *          BertPreTokenizer, are STATUS_UNSUPPORTED. null: the text is one word.
+ * Threads: never changed after creation.
  */
 #ifndef MGPT_MODEL_PRETOKENIZER_H
 #define MGPT_MODEL_PRETOKENIZER_H

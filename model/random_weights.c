@@ -24,8 +24,7 @@ uint64_t random_weights_mix(uint64_t z)
     return z ^ (z >> 31);
 }
 
-/* The x with P(X < x) = p, by bisection: it runs once, and there is no second formula to get wrong.
- */
+/* The x with P(X < x) = p, by bisection: it runs once, and needs no second formula. */
 static double quantile(double p)
 {
     double low = -6, high = 6;

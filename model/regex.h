@@ -2,11 +2,10 @@
  * regex.h - the regular expressions of tokenizer.json: PCRE2 with Unicode, held to limits.
  *
  * HF tokenizers matches with Oniguruma in Ruby's syntax. What is spelled differently there is
- * translated (\h, \s, \w, \uHHHH, {,n},
- * (?m)); what PCRE2 has no equal for (set operations in classes, + behind {n,m}) is
- * STATUS_UNSUPPORTED. Limits:  steps of one match attempt, memory, and wall time of one text; past
- * them STATUS_INVALID, never a hang. Threads: a regex is never changed; each thread that matches
- * has its own struct regex_search.
+ * translated (regex_syntax.h); what PCRE2 has no equal for is STATUS_UNSUPPORTED.
+ * Limits:  steps of one match attempt, memory, and CPU time of one text; past them
+ *          STATUS_INVALID, never a hang.
+ * Threads: a regex is never changed; each thread that matches has its own struct regex_search.
  */
 #ifndef MGPT_MODEL_REGEX_H
 #define MGPT_MODEL_REGEX_H
@@ -19,9 +18,9 @@
 
 enum {
     REGEX_PATTERN_BYTES_MAX = 65536,
-    REGEX_STEPS_MAX = 1000000, /* of PCRE2's match(), from one start in the text */
+    REGEX_STEPS_MAX = 10000000, /* of PCRE2's match(), from one start in the text */
     REGEX_MEMORY_KIB_MAX = 65536,
-    REGEX_TIME_MS_MAX = 10000 /* all searches of one struct regex_search */
+    REGEX_TIME_MS_MAX = 5000 /* all searches of one struct regex_search */
 };
 
 struct regex;

@@ -1,5 +1,7 @@
 /*
  * regex_syntax.h - Ruby's regular expressions in PCRE2's spelling. For regex.c.
+ *
+ * Respelled: \h, \s, \w, \uHHHH, {,n}, (?m). Refused: set operations in classes, + behind {n,m}.
  */
 #ifndef MGPT_MODEL_REGEX_SYNTAX_H
 #define MGPT_MODEL_REGEX_SYNTAX_H

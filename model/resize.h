@@ -1,10 +1,9 @@
 /*
- * resize.h - Pillow's resize to the last bit: box and bicubic filters in 8-bit passes, horizontal,
- * then vertical.
+ * resize.h - Pillow's resize to the last bit: box and bicubic, horizontal, then vertical.
  *
- * Source: what Pillow's Image.resize computes (its filters in fixed point: weights of 22 bits, sums
- * rounded by half, clipped to 8 bits after each pass; alpha is multiplied in before and divided out
- * after).
+ * Source: what Pillow's Image.resize computes: weights in fixed point of 22 bits, sums rounded by
+ * half and clipped to 8 bits after each pass; alpha is multiplied in before and divided out after.
+ * (Pillow 13 does the vertical pass first where that is cheaper; the reference's did not.)
  */
 #ifndef MGPT_MODEL_RESIZE_H
 #define MGPT_MODEL_RESIZE_H

@@ -153,8 +153,7 @@ static int by_name(const void *a, const void *b)
     return strcmp(x->name, y->name);
 }
 
-/* The tensors must tile the data: a hole may hide anything, an overlap is two names for one memory.
- */
+/* The tensors must tile the data: a hole may hide anything, an overlap is one memory twice. */
 static enum status check_tiling(struct safetensors *file, const unsigned char *data,
                                 struct error *err)
 {

@@ -13,8 +13,7 @@
 #include "model/tensor.h"
 
 enum {
-    SAFETENSORS_HEADER_BYTES_MAX =
-        4 << 20, /* some 35,000 tensors; parsed, JSON takes up to 40 times its text */
+    SAFETENSORS_HEADER_BYTES_MAX = 1 << 20, /* some 8,000 tensors; see JSON_FIELDS_GROWTH */
     SAFETENSORS_TENSORS_MAX = 1 << 16,
     SAFETENSORS_NAME_BYTES_MAX = 1024
 };

@@ -1,6 +1,5 @@
 /*
- * split.h - one cut of words by a regex: what becomes of matches and of what lies between them. For
- * pretokenizer.c.
+ * split.h - one cut of a word by a regex, and what becomes of matches. For pretokenizer.c.
  */
 #ifndef MGPT_MODEL_SPLIT_H
 #define MGPT_MODEL_SPLIT_H

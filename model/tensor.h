@@ -33,8 +33,7 @@ const char *tensor_format_shape(char text[TENSOR_SHAPE_TEXT_BYTES], int rank, co
 enum status tensor_expect_shape(const struct tensor_view *tensor, int rank, const int64_t *shape,
                                 struct error *err);
 
-/* STATUS_INVALID at the first NaN or infinity, naming file, tensor and place. Reads all bytes once.
- */
+/* STATUS_INVALID at the first NaN or infinity, naming file, tensor and place. */
 enum status tensor_check_finite(const struct tensor_view *tensor, struct error *err);
 
 #endif

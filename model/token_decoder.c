@@ -74,6 +74,12 @@ enum status token_decoder_create(struct token_decoder **out, const json_t *spec,
     return STATUS_OK;
 }
 
+/* The bytes of a word; an empty one may have no text behind it. */
+static const char *word_text(const struct words *words, struct span word)
+{
+    return word.start < word.end ? words->text.bytes + word.start : "";
+}
+
 static const char replacement[] = "\xef\xbf\xbd";
 
 /* Appends bytes as text; each longest beginning of a sequence that goes wrong becomes one U+FFFD
@@ -123,7 +129,7 @@ static enum status run_byte_level(struct words *words, struct words *out, struct
     enum status st = STATUS_OK;
     for (size_t i = 0; i < words->n && st == STATUS_OK; i++) {
         struct span word = words->spans[i];
-        st = append_spelled(&bytes, words->text.bytes + word.start, word.end - word.start, err);
+        st = append_spelled(&bytes, word_text(words, word), word.end - word.start, err);
     }
     if (st == STATUS_OK)
         st = append_lossy(&out->text, bytes.bytes, bytes.n, err);
@@ -136,8 +142,7 @@ static enum status run_fuse(struct words *words, struct words *out, struct error
     enum status st = STATUS_OK;
     for (size_t i = 0; i < words->n && st == STATUS_OK; i++) {
         struct span word = words->spans[i];
-        st = text_buffer_append(&out->text, words->text.bytes + word.start, word.end - word.start,
-                                err);
+        st = text_buffer_append(&out->text, word_text(words, word), word.end - word.start, err);
     }
     return st == STATUS_OK ? words_push(out, 0, (uint32_t)out->text.n, err) : st;
 }
@@ -185,7 +190,7 @@ static enum status run_byte_fallback(struct words *words, struct words *out, str
     struct text_buffer run = {0};
     enum status st = STATUS_OK;
     for (size_t i = 0; i < words->n && st == STATUS_OK; i++) {
-        const char *name = words->text.bytes + words->spans[i].start;
+        const char *name = word_text(words, words->spans[i]);
         size_t n = words->spans[i].end - words->spans[i].start;
         int byte = named_byte(name, n);
         if (byte >= 0) {
@@ -234,8 +239,7 @@ enum status token_decoder_run(const struct token_decoder *d, struct words *names
         if (i > 0 && d->joins_by_spaces)
             st = text_buffer_append(text, " ", 1, err);
         if (st == STATUS_OK)
-            st = text_buffer_append(text, names->text.bytes + word.start, word.end - word.start,
-                                    err);
+            st = text_buffer_append(text, word_text(names, word), word.end - word.start, err);
     }
     return st;
 }

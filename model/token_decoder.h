@@ -2,7 +2,8 @@
  * token_decoder.h - the file's decoder: from the names of tokens to the text they spell.
  *
  * Reads:   ByteLevel, ByteFallback, Fuse, and Sequence of them; others are STATUS_UNSUPPORTED.
- * null: names joined by spaces, as HF does it. Threads: never changed after creation.
+ *          null: names joined by spaces, as HF does it.
+ * Threads: never changed after creation.
  */
 #ifndef MGPT_MODEL_TOKEN_DECODER_H
 #define MGPT_MODEL_TOKEN_DECODER_H

@@ -1,14 +1,14 @@
 /*
- * tokenizer.h - text to token ids and back, as the checkpoint's tokenizer.json says (format of HF
- * tokenizers, model BPE).
+ * tokenizer.h - text to token ids and back, as the checkpoint's tokenizer.json says.
  *
- * In:      tokenizer.json; UTF-8 text of any length, NUL included.   Out: ids; text.
+ * In:      tokenizer.json (format of HF tokenizers, model BPE); UTF-8 text, NUL included.
+ * Out:     ids; text.
  * Reads:   model (vocab, merges as "a b" or ["a","b"], unk_token, fuse_unk, byte_fallback,
- * ignore_merges, prefix and suffix of subwords), added_tokens, pre_tokenizer (pretokenizer.h),
- * decoder (token_decoder.h). A normalizer, dropout, and types not listed there are
- * STATUS_UNSUPPORTED. post_processor, truncation and padding are not applied: what stands around a
- * text is the conversation's business (conversation.h). Threads: a tokenizer is never changed after
- * creation; any number may use it at once.
+ *          ignore_merges, prefix and suffix of subwords), added_tokens, pre_tokenizer
+ *          (pretokenizer.h), decoder (token_decoder.h). A normalizer, dropout and other types are
+ *          STATUS_UNSUPPORTED. post_processor, truncation and padding are not applied: what stands
+ *          around a text is the business of conversation.h.
+ * Threads: a tokenizer is never changed after creation; any number may use it at once.
  */
 #ifndef MGPT_MODEL_TOKENIZER_H
 #define MGPT_MODEL_TOKENIZER_H

@@ -49,8 +49,7 @@ static void put_common(unsigned char *at, uint32_t crc, size_t n_bytes, size_t n
     put16(at + 12, (uint32_t)name_bytes);
 }
 
-/* A stored entry; an extra field pads so that the data begins at a multiple of 64, as torch has it.
- */
+/* A stored entry; an extra field puts the data at a multiple of 64, as torch has it. */
 static enum status put_entry(struct torch_writer *writer, const char *entry, const void *bytes,
                              size_t n_bytes, struct error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * unirep_test.c - goal: the grammar allows exactly the golden pictures and their like, whatever ids
- * a vocabulary gives; names are found by name; sizes are the reference's.
+ * unirep_test.c - goal: the grammar allows exactly the golden pictures and their like; whole
+ * pictures are built and read as the reference has them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,121 +31,6 @@ static void close_model(struct fixture *f)
 {
     vocabulary_destroy(f->vocabulary);
     tokenizer_destroy(f->tokenizer);
-}
-
-static void test_names_of_the_golden_vocabulary(void **state)
-{
-    (void)state;
-    struct fixture f = open_model("v7b");
-    const struct vocabulary *v = f.vocabulary;
-    assert_int_equal(v->bos, 0);
-    assert_int_equal(v->pad, 1);
-    assert_int_equal(v->image_start, 8197);
-    assert_int_equal(v->image_end, 8196);
-    assert_int_equal(v->new_line, 8803);
-    assert_int_equal(v->end_of_turn, 8710);
-    assert_int_equal(v->n_codes, 8192);
-    assert_int_equal(v->code_id_min, 4);
-    assert_int_equal(v->code_id_max, 8195);
-    assert_int_equal(v->code_to_id[123], tokenizer_find(f.tokenizer, "IMGIMGBCDZ"));
-    assert_int_equal(vocabulary_code(v, v->code_to_id[123]), 123);
-    assert_int_equal(vocabulary_code(v, -5), -1);
-    assert_int_equal(vocabulary_code(v, 1 << 30), -1);
-    assert_int_equal(vocabulary_size_id(v, 512), 8804 + 16);
-    assert_int_equal(vocabulary_size_pixels(v, 8804 + 16), 512);
-    assert_int_equal(vocabulary_size_id(v, 0), -1);
-    assert_int_equal(vocabulary_size_id(v, 500), -1);
-    assert_int_equal(vocabulary_size_id(v, -32), -1);
-    assert_int_equal(vocabulary_size_id(v, 32 * (v->n_sizes + 1)), -1);
-    assert_int_equal(vocabulary_size_pixels(v, 8804), 0);
-    close_model(&f);
-}
-
-/* A tokenizer of named tokens alone, ids as listed. */
-static struct tokenizer *tokenizer_of_names(const char *const *names, size_t n)
-{
-    json_t *vocab = json_object();
-    for (size_t i = 0; i < n; i++)
-        if (names[i])
-            json_object_set_new(vocab, names[i], json_integer((json_int_t)i));
-    json_t *spec = json_pack("{s:{s:o,s:[]}}", "model", "vocab", vocab, "merges");
-    struct error err = {0};
-    struct tokenizer *t = tokenizer_of_json(spec, &err);
-    if (!t)
-        fail_msg("%s", err.text);
-    json_decref(spec);
-    return t;
-}
-
-static const char *const small_names[] = {"<eoss>",
-                                          NULL,
-                                          "IMGIMGCZ",
-                                          "<reserved08802>",
-                                          "<reserved08801>",
-                                          "<racm3:break>",
-                                          "IMGIMGAAAZ",
-                                          "<reserved08799>",
-                                          "word",
-                                          "<s>",
-                                          "<reserved08706>",
-                                          "IMGIMGBZ",
-                                          "IMGIMGZ",
-                                          "IMGIMGBKZ",
-                                          "xIMGIMGAZ",
-                                          "IMGIMGAZx",
-                                          "<reserved08804>"};
-enum { N_SMALL_NAMES = sizeof(small_names) / sizeof(small_names[0]) };
-
-static void test_other_orders_of_ids(void **state)
-{
-    (void)state;
-    struct tokenizer *t = tokenizer_of_names(small_names, N_SMALL_NAMES);
-    struct vocabulary *v;
-    assert_int_equal(vocabulary_create(&v, t, NULL), STATUS_OK);
-    tokenizer_destroy(t);
-    assert_int_equal(v->bos, 9);
-    assert_int_equal(v->pad, -1);
-    assert_int_equal(v->n_codes, 3);
-    assert_int_equal(v->code_to_id[0], 6);
-    assert_int_equal(v->code_to_id[1], 11);
-    assert_int_equal(v->code_to_id[2], 2);
-    assert_int_equal(v->code_id_min, 2);
-    assert_int_equal(v->code_id_max, 11);
-    assert_int_equal(v->n_sizes, 2); /* 08804 does not follow on 08802 */
-    assert_int_equal(vocabulary_size_id(v, 32), 4);
-    assert_int_equal(vocabulary_size_id(v, 128), -1);
-    vocabulary_destroy(v);
-}
-
-static void test_missing_and_doubled_names(void **state)
-{
-    (void)state;
-    static const struct {
-        int index;
-        const char *name, *expected;
-    } cases[] = {
-        {9, NULL, "no token '<s>' (the start of a conversation)"},
-        {5, NULL, "no token '<racm3:break>' (the start of a picture)"},
-        {0, NULL, "no token '<eoss>'"},
-        {7, NULL, "no token '<reserved08799>'"},
-        {10, NULL, "no token '<reserved08706>'"},
-        {4, NULL, "no token '<reserved08801>'"},
-        {11, NULL, "'IMGIMGCZ' is picture code 2, but there are only 2 codes"},
-        {8, "IMGIMGABZ", "'IMGIMGABZ' and 'IMGIMGBZ' are both picture code 1"},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        const char *names[N_SMALL_NAMES];
-        memcpy(names, small_names, sizeof(names));
-        names[cases[i].index] = cases[i].name;
-        struct tokenizer *t = tokenizer_of_names(names, N_SMALL_NAMES);
-        struct vocabulary *v;
-        struct error err = {0};
-        assert_int_equal(vocabulary_create(&v, t, &err), STATUS_INVALID);
-        assert_null(v);
-        if (!strstr(err.text, cases[i].expected))
-            fail_msg("'%s', expected '%s'", err.text, cases[i].expected);
-        tokenizer_destroy(t);
-    }
 }
 
 static void test_golden_pictures_there_and_back(void **state)
@@ -326,88 +211,14 @@ static void test_bad_pictures(void **state)
     close_model(&f);
 }
 
-static void test_sizes_are_the_references(void **state)
-{
-    (void)state;
-    json_t *root = load_json(golden_path("v7b", "/cases/cases.json"));
-    const char *target;
-    json_t *list;
-    json_object_foreach(json_object_get(root, "crop_size_list"), target, list)
-    {
-        struct sizes sizes;
-        assert_int_equal(sizes_init(&sizes, atoi(target), NULL), STATUS_OK);
-        assert_int_equal(sizes.n, json_array_size(list));
-        for (int i = 0; i < sizes.n; i++) {
-            const json_t *size = json_array_get(list, (size_t)i);
-            assert_int_equal(sizes.list[i].width, json_integer_value(json_array_get(size, 0)));
-            assert_int_equal(sizes.list[i].height, json_integer_value(json_array_get(size, 1)));
-        }
-        sizes_fini(&sizes);
-    }
-    json_decref(root);
-    static const int bad[] = {0, -32, 31, 33, SIZES_TARGET_MAX + 32};
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-        struct sizes sizes;
-        assert_int_equal(sizes_init(&sizes, bad[i], NULL), STATUS_INVALID);
-    }
-    struct sizes largest;
-    assert_int_equal(sizes_init(&largest, SIZES_TARGET_MAX, NULL), STATUS_OK);
-    sizes_fini(&largest);
-}
-
-static void test_choice_of_a_size(void **state)
-{
-    (void)state;
-    struct sizes sizes;
-    sizes_init(&sizes, 128, NULL);
-    static const int cases[][4] = {
-        {1, 1, 128, 128},    {50000, 10, 256, 64}, {10, 50000, 64, 256},
-        {640, 480, 128, 96}, {90, 160, 96, 160}, /* 0.9375, better than 64x160 */
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct picture_size size = sizes_choose(&sizes, cases[i][0], cases[i][1]);
-        assert_int_equal(size.width, cases[i][2]);
-        assert_int_equal(size.height, cases[i][3]);
-    }
-    sizes_fini(&sizes);
-
-    /* Equally far from both: the wider one counts. */
-    struct picture_size twins[] = {{64, 128}, {128, 64}};
-    struct sizes pair = {.n = 2, .list = twins};
-    assert_int_equal(sizes_choose(&pair, 10, 10).width, 128);
-}
-
-static void test_sizes_as_text(void **state)
-{
-    (void)state;
-    struct picture_size size;
-    assert_int_equal(sizes_parse(&size, "512x768", NULL), STATUS_OK);
-    assert_int_equal(size.width, 512);
-    assert_int_equal(size.height, 768);
-    static const char *const bad[] = {
-        "",         "512",     "512x",   "x512",   "512x768x1",
-        "512X768",  "-32x32",  "+32x32", " 32x32", "32x32 ",
-        "0x32",     "33x32",   "32x33",  "32 x32", "99999999999999999999x32",
-        "65568x32", "0x20x32", "1e3x32"};
-    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
-        if (sizes_parse(&size, bad[i], NULL) != STATUS_INVALID)
-            fail_msg("'%s' was taken", bad[i]);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names_of_the_golden_vocabulary),
-        cmocka_unit_test(test_other_orders_of_ids),
-        cmocka_unit_test(test_missing_and_doubled_names),
         cmocka_unit_test(test_golden_pictures_there_and_back),
         cmocka_unit_test(test_published_lengths),
         cmocka_unit_test(test_the_machine_step_by_step),
         cmocka_unit_test(test_listed_sizes_fit),
         cmocka_unit_test(test_bad_pictures),
-        cmocka_unit_test(test_sizes_are_the_references),
-        cmocka_unit_test(test_choice_of_a_size),
-        cmocka_unit_test(test_sizes_as_text),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,9 +1,11 @@
 /*
- * vocabulary.h - the tokens with a meaning of their own, looked up by name: ends of pictures and turns, codes, sizes.
+ * vocabulary.h - the tokens with a meaning of their own, looked up by name.
  *
- * In:      a tokenizer.   Out: ids. No id is a constant of this program; checkpoints number them differently.
- * Names:   <s>, <pad>, <racm3:break> starts a picture, <eoss> ends it, <reserved08799> ends a row, <reserved08706> ends
- *          a turn, <reserved08800+n> is a side of n * 32 pixels, IMGIMG..Z is a code: letters A..J are its decimal digits.
+ * In:      a tokenizer.
+ * Out:     ids. No id is a constant of this program; checkpoints number them differently.
+ * Names:   <s>, <pad>, <racm3:break> starts a picture, <eoss> ends it, <reserved08799> ends a row,
+ *          <reserved08706> ends a turn, <reserved08800+n> is a side of n * 32 pixels, IMGIMG..Z is
+ *          a code: the letters A..J between are its decimal digits.
  * Threads: never changed after creation.
  */
 #ifndef MGPT_MODEL_VOCABULARY_H

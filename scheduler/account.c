@@ -8,9 +8,15 @@
 #include "base/check.h"
 #include "scheduler/state.h"
 
-enum { FACTOR_MIN_ROUNDS = 1 };
-static const double WAY_GAIN = 0.1, FACTOR_GAIN = 0.05;
-static const double FACTOR_MOST = 4; /* a machine that is busier than that tells nothing */
+enum { WAY_LEAST_PLANS = 16 };
+static const double WAY_GAIN = 0.5, WAY_SINKS = 0.02;
+static const double WAY_CLIP = 4,
+                    WAY_CLIP_LEAST_NS = 1e5; /* against a machine that stops for a while */
+static const double IDLE_SHARE = 0.02;       /* a stage that idles less is taken as always busy */
+static const double FACTOR_GAIN = 0.05;
+static const double POOL_SHARE = 0.85; /* of the pool is in use when requests wait for it */
+static const double AREA_SHARE = 0.55; /* of its most blocks a picture holds on average */
+static const double FACTOR_MOST = 4;   /* a machine that is busier than that tells nothing */
 
 void account_active(struct scheduler *s, int64_t now_ns)
 {
@@ -32,12 +38,10 @@ static struct history *find(struct scheduler *s, uint64_t number)
 void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns)
 {
     const struct plan *plan = &step->plan;
-    s->history[plan->number % STATE_HISTORY] =
-        (struct history){.number = plan->number,
-                         .n_tokens = plan->n_tokens,
-                         .n_context = plan->n_context,
-                         .formed_ns = now_ns,
-                         .alone = s->n_in_flight < s->options.n_stages};
+    s->history[plan->number % STATE_HISTORY] = (struct history){.number = plan->number,
+                                                                .n_tokens = plan->n_tokens,
+                                                                .n_context = plan->n_context,
+                                                                .formed_ns = now_ns};
     s->figures.plans += plan->n_rows > 0;
     s->figures.rows_computed += (uint64_t)plan->n_tokens;
     for (int i = 0; i < step->n_entries; i++) {
@@ -50,17 +54,53 @@ void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns
     }
 }
 
-/* All is known of a plan that had the stages to itself: what its way took beside the steps. */
+/* All is known of a plan: what its way took beside the steps, waiting for others included. */
 static void learn_way(struct scheduler *s, const struct history *h)
 {
-    if (!h->alone || h->n_measured != s->options.n_stages || h->answered_ns == 0 ||
-        h->n_tokens == 0)
+    if (h->n_measured != s->options.n_stages || h->answered_ns == 0 || h->n_tokens == 0)
         return;
     double way = (double)(h->answered_ns - h->formed_ns - h->busy_ns);
-    if (way < 0)
-        way = 0;
-    /* Waiting for others can only add to it, so small values are believed sooner. */
-    s->way_ns += (way < s->way_ns ? 4 * WAY_GAIN : WAY_GAIN) * (way - s->way_ns);
+    double most = WAY_CLIP * s->way_ns + WAY_CLIP_LEAST_NS;
+    s->span.way_ns += way < most ? way : most;
+    s->span.n_plans++;
+}
+
+/* Stages that idle are waiting for the way: then it is what plans took beside their steps. When the
+ * slowest stage never idles, the way is shorter than what the micro-batches hide; how much shorter
+ * shows only with fewer of them, so the estimate sinks slowly until that is tried. */
+void account_review(struct scheduler *s)
+{
+    struct span *span = &s->span;
+    double wall = (double)(s->now_ns - span->from_ns), most = 0;
+    for (int i = 0; i < s->options.n_stages; i++) {
+        double busy = (double)(s->stage_busy[i] - span->stage_busy[i]);
+        most = busy > most ? busy : most;
+    }
+    if (span->n_plans >= WAY_LEAST_PLANS && wall > 0 && span->n_slots == s->n_slots) {
+        double n_rows = (double)s->n_rows / s->n_slots,
+               n_context = (double)s->n_context / s->n_slots, sum;
+        double worst = cost_step_ns(s->cost, n_rows, n_context, &sum);
+        double hidden = s->n_slots * worst - sum;
+        if (most < (1 - IDLE_SHARE) * wall)
+            s->way_ns += WAY_GAIN * (span->way_ns / span->n_plans - s->way_ns);
+        else if (s->way_ns > hidden)
+            s->way_ns = hidden > 0 ? hidden : 0;
+        else
+            s->way_ns *= 1 - WAY_SINKS;
+        if (s->way_ns < 0)
+            s->way_ns = 0;
+    }
+    account_restart_span(s);
+}
+
+void account_restart_span(struct scheduler *s)
+{
+    s->span.from_ns = s->now_ns;
+    s->span.way_ns = 0;
+    s->span.n_plans = 0;
+    s->span.n_slots = s->n_slots;
+    for (int i = 0; i < s->options.n_stages; i++)
+        s->span.stage_busy[i] = s->stage_busy[i];
 }
 
 void account_answered(struct scheduler *s, const struct step *step, double useful, int64_t now_ns)
@@ -119,27 +159,42 @@ static double rounds_left(const struct request *r)
            (double)request_need(r, &r->conditional) / PROMPT_TOKENS_A_ROUND;
 }
 
-/* Time until requests of so many rounds in all have ended, by what the pool and running_max let run
- * at once. */
+/* Blocks times rounds that a request still takes of the pool: its blocks rise evenly to their most.
+ */
+static double area_left(const struct request *r)
+{
+    double rounds = rounds_left(r), last = r->blocks_final;
+    double first =
+        r->state == REQUEST_RUNNING ? request_blocks_held(r) : request_blocks_after(r, 0);
+    return rounds * (first + last) / 2;
+}
+
+/* Rounds until requests up to `until` (NULL = all) have left room for the next one: what the pool,
+ * and running_max, let through. When that one starts, those before it are half done on average. */
 static double wait_rounds(const struct scheduler *s, const struct request *until)
 {
-    double rounds = 0, blocks = 0, n = 0;
-    for (int i = 0; i < s->n_running; i++, n++) {
-        rounds += rounds_left(s->running[i]);
-        blocks += s->running[i]->blocks_final;
+    double area = 0, rounds = 0, half_area = 0, half_rounds = 0, n = 0;
+    for (int i = 0; i < s->n_running; i++) {
+        const struct request *r = s->running[i];
+        double left = rounds_left(r), all = left + request_n_generated(r);
+        area += area_left(r);
+        rounds += left;
+        half_area += all * r->blocks_final * AREA_SHARE / 2;
+        half_rounds += all / 2;
     }
-    for (const struct request *r = s->queue.first; r && r != until; r = r->by_place.next, n++) {
+    n = s->n_running;
+    for (const struct request *r = s->queue.first; r && r != until; r = r->by_place.next) {
+        area += area_left(r);
         rounds += rounds_left(r);
-        blocks += r->blocks_final;
     }
-    if (n == 0)
-        return 0;
-    double at_once = s->options.kv_blocks / (blocks / n);
-    if (at_once > s->options.running_max)
-        at_once = s->options.running_max;
-    if (at_once > n)
-        at_once = n;
-    return rounds / (at_once > 1 ? at_once : 1);
+    if (until) {
+        area -= half_area;
+        rounds -= half_rounds;
+    }
+    double by_pool = area / (s->options.kv_blocks * POOL_SHARE);
+    double by_count = rounds / (n > 0 && n >= s->options.running_max ? n : s->options.running_max);
+    double wait = by_pool > by_count ? by_pool : by_count;
+    return wait > 0 ? wait : 0;
 }
 
 int64_t scheduler_backlog_ns(const struct scheduler *s)
@@ -149,12 +204,27 @@ int64_t scheduler_backlog_ns(const struct scheduler *s)
     return (int64_t)(wait_rounds(s, NULL) * account_round_ns(s, 0));
 }
 
-/* Its own rounds get slower as all contexts grow: the mean is that of half way. */
+/* Mean context that `other` adds to the next `rounds` rounds, beyond what it has now. It grows by
+ * its rows every round; when it ends before, another like it is taken to follow from the beginning:
+ * a server that is busy now stays so. */
+static double mean_growth(const struct request *other, double rounds)
+{
+    double own = rounds_left(other), n_rows = other->load_rows;
+    if (own >= rounds)
+        return n_rows * rounds / 2;
+    double generated = n_rows * request_n_generated(other);
+    double before = n_rows * own / 2, after = n_rows * (rounds - own) / 2 - generated;
+    return (before * own + after * (rounds - own)) / rounds;
+}
+
 static double own_ns(const struct scheduler *s, const struct request *r)
 {
-    double rounds = rounds_left(r);
-    double rows = s->n_rows > 2 ? s->n_rows : 2;
-    return rounds * account_round_ns(s, rows * rounds / 2);
+    double rounds = rounds_left(r), growth = 0;
+    for (int i = 0; i < s->n_running && rounds > 0; i++)
+        growth += mean_growth(s->running[i], rounds);
+    if (growth < -(double)s->n_context)
+        growth = -(double)s->n_context;
+    return rounds * account_round_ns(s, growth);
 }
 
 enum status scheduler_progress(const struct scheduler *s, int64_t now_ns, uint64_t id,

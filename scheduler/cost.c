@@ -34,7 +34,8 @@ static const double corners[COST_CORNERS] = {4, 16, 64, 256};
 #define SPREAD_FLOOR         0.05   /* and at least this share of a step of one row */
 #define FADE                 1e-4 /* of the prior's variance that comes back with every measurement */
 #define CLIP_SIGMA           3.0
-#define COST_SLOT_GAIN       0.03
+#define COST_SLACK           0.02 /* rounds this much longer than the shortest count as equal */
+#define COST_SLACK_STAY      0.04 /* for the present number of micro-batches: changing costs too */
 #define MEASURED_BEFORE_CLIP 8
 
 struct stage_cost {
@@ -235,22 +236,26 @@ int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current,
     }
     const int tried[] = {n,           n - 1, n + 1, n + 2, cost->n_stages, cost->n_stages + 1,
                          n_slots_max, 1};
-    int best = 0;
-    double best_ns = INFINITY;
-    for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++) {
-        if (tried[i] < 1 || tried[i] > n_slots_max)
-            continue;
-        double t = cost_round_ns(cost, tried[i], n_tokens, n_context, overhead_ns);
-        if (t < best_ns * (1 - 1e-9) || (t <= best_ns && tried[i] < best)) {
-            best = tried[i];
-            best_ns = t;
-        }
+    enum { N_TRIED = sizeof(tried) / sizeof(tried[0]) };
+    double round_ns[N_TRIED], best_ns = INFINITY;
+    for (int i = 0; i < N_TRIED; i++) {
+        bool possible = tried[i] >= 1 && tried[i] <= n_slots_max;
+        round_ns[i] =
+            possible ? cost_round_ns(cost, tried[i], n_tokens, n_context, overhead_ns) : INFINITY;
+        best_ns = round_ns[i] < best_ns ? round_ns[i] : best_ns;
     }
-    if (current >= 1 && current <= n_slots_max &&
-        cost_round_ns(cost, current, n_tokens, n_context, overhead_ns) <=
-            best_ns * (1 + COST_SLOT_GAIN))
-        return current;
-    return best;
+    /* Among those as good as the best: the most, up to one more than stages; that rides out what
+     * varies. */
+    int chosen = 0;
+    for (int i = 0; i < N_TRIED; i++) {
+        double slack = tried[i] == current ? COST_SLACK_STAY : COST_SLACK;
+        if (round_ns[i] > best_ns * (1 + slack))
+            continue;
+        bool within = tried[i] <= cost->n_stages + 1, chosen_within = chosen <= cost->n_stages + 1;
+        if (chosen == 0 || (within && chosen_within ? tried[i] > chosen : tried[i] < chosen))
+            chosen = tried[i];
+    }
+    return chosen;
 }
 
 void cost_marginal_ns(const struct cost_model *cost, double n_tokens, double n_context,

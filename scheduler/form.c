@@ -262,11 +262,14 @@ static int prefill_budget(const struct scheduler *s, const struct step *step)
         return s->options.prefill_chunk;
     if (!anyone_decodes(s))
         return PREFILL_ALONE;
-    int budget = PREFILL_LEAST;
+    int budget = PREFILL_LEAST, more = PREFILL_LEAST;
     double n_rows = step->plan.n_tokens, n_context = (double)step->plan.n_context;
-    while (budget < PREFILL_MOST && cost_step_ns(s->cost, n_rows + 2 * budget,
-                                                 n_context + 2 * budget, NULL) <= s->allowed_ns)
-        budget *= 2;
+    while (budget + more <= PREFILL_MOST &&
+           cost_step_ns(s->cost, n_rows + budget + more, n_context + budget + more, NULL) <=
+               s->allowed_ns) {
+        budget += more;
+        more = budget / 2;
+    }
     return budget;
 }
 

@@ -39,7 +39,7 @@ static struct slot *lightest(struct scheduler *s)
 /* Brings what the slot counts for r up to date. */
 void microbatch_count(struct scheduler *s, struct request *r)
 {
-    struct slot *slot = &s->slots[r->slot];
+    struct slot *slot = &s->slots[r->home];
     int n_rows = r->has_unconditional ? 2 : 1;
     int64_t n_context = r->n_tokens;
     if (r->has_unconditional)
@@ -52,9 +52,20 @@ void microbatch_count(struct scheduler *s, struct request *r)
     r->load_context = n_context;
 }
 
+static void uncount(struct scheduler *s, struct request *r)
+{
+    struct slot *slot = &s->slots[r->home];
+    slot->n_rows -= r->load_rows;
+    slot->n_context -= r->load_context;
+    s->n_rows -= r->load_rows;
+    s->n_context -= r->load_context;
+    r->load_rows = 0;
+    r->load_context = 0;
+}
+
 static void put(struct scheduler *s, struct request *r, struct slot *slot)
 {
-    r->slot = (int)(slot - s->slots);
+    r->slot = r->home = (int)(slot - s->slots);
     state_list_append(&slot->members, r);
     if (slot->n_members++ == 0)
         slot->ready_order = s->next_ready++;
@@ -73,13 +84,8 @@ static void take_out(struct scheduler *s, struct request *r)
     struct slot *slot = &s->slots[r->slot];
     state_list_remove(&slot->members, r);
     slot->n_members--;
-    slot->n_rows -= r->load_rows;
-    slot->n_context -= r->load_context;
-    s->n_rows -= r->load_rows;
-    s->n_context -= r->load_context;
-    r->load_rows = 0;
-    r->load_context = 0;
-    r->slot = -1;
+    uncount(s, r);
+    r->slot = r->home = -1;
 }
 
 void microbatch_leave(struct scheduler *s, struct request *r)
@@ -92,8 +98,13 @@ void microbatch_review(struct scheduler *s)
 {
     if (!s->regroup_soon && s->next_number < s->regroup_again)
         return;
+    if (s->next_number >= s->regroup_again) {
+        account_review(s);
+        s->regroup_again = s->next_number + REVIEW_PLANS + 4 * (uint64_t)s->n_slots;
+    }
     s->regroup_soon = false;
-    s->regroup_again = s->next_number + REVIEW_PLANS;
+    s->exchanges = 2 * s->n_slots;
+    int before = s->n_slots;
     int most = s->n_running < s->n_slots_max ? s->n_running : s->n_slots_max;
     if (most < 1)
         most = 1;
@@ -102,6 +113,8 @@ void microbatch_review(struct scheduler *s)
         s->n_slots = s->options.micro_batches < most ? s->options.micro_batches : most;
     else
         s->n_slots = cost_best_slots(s->cost, most, s->n_slots, n_rows, n_context, s->way_ns);
+    if (s->n_slots != before)
+        account_restart_span(s);
     double step_ns = cost_step_ns(s->cost, n_rows / s->n_slots, n_context / s->n_slots, NULL);
     s->allowed_ns = (1 + s->options.prefill_delay) * step_ns;
     cost_marginal_ns(s->cost, n_rows / s->n_slots, n_context / s->n_slots, &s->token_ns,
@@ -172,8 +185,61 @@ static void dissolve(struct scheduler *s, struct slot *slot)
     }
 }
 
+/* The pair whose exchange evens most: r goes from `slot` to `to`, *back the other way. */
+static struct request *best_to_exchange(const struct scheduler *s, const struct slot *slot,
+                                        const struct slot *to, double difference, double *gain,
+                                        struct request **back)
+{
+    struct request *best = NULL;
+    *gain = 0;
+    for (struct request *r = slot->members.first; r; r = r->by_place.next) {
+        double w = weight(s, r->load_rows, r->load_context);
+        for (struct request *q = to->members.first; q; q = q->by_place.next) {
+            double moved = w - weight(s, q->load_rows, q->load_context);
+            double evened = moved < difference - moved ? moved : difference - moved;
+            if (evened > *gain && q->home == q->slot) {
+                *gain = evened;
+                *back = q;
+                best = r;
+            }
+        }
+    }
+    return best;
+}
+
+/* Where nothing can be moved without making the other slot the heavier one, two may change places.
+ * The other one's member is usually under way: it is counted here at once and comes when its slot
+ * is formed. */
+static void exchange(struct scheduler *s, struct slot *slot, struct slot *to, double difference,
+                     double mean)
+{
+    double gain;
+    struct request *back, *r = best_to_exchange(s, slot, to, difference, &gain, &back);
+    if (!r || gain <= EVEN_GAIN * mean)
+        return;
+    take_out(s, r);
+    put(s, r, to);
+    uncount(s, back);
+    back->home = (int)(slot - s->slots);
+    microbatch_count(s, back);
+}
+
+static void send_home(struct scheduler *s, struct slot *slot)
+{
+    struct request *next;
+    for (struct request *r = slot->members.first; r; r = next) {
+        next = r->by_place.next;
+        if (r->home != r->slot) {
+            struct slot *home = &s->slots[r->home];
+            take_out(s, r);
+            put(s, r, home);
+        }
+    }
+}
+
 void microbatch_even(struct scheduler *s, struct slot *slot)
 {
+    send_home(s, slot);
     if (slot - s->slots >= s->n_slots) {
         dissolve(s, slot);
         return;
@@ -185,8 +251,11 @@ void microbatch_even(struct scheduler *s, struct slot *slot)
         if (difference <= 2 * EVEN_GAIN * mean)
             return;
         struct request *r = best_to_move(s, slot, difference, &gain);
-        if (!r || gain <= EVEN_GAIN * mean)
+        if (!r || gain <= EVEN_GAIN * mean) {
+            if (s->exchanges-- > 0)
+                exchange(s, slot, to, difference, mean);
             return;
+        }
         take_out(s, r);
         put(s, r, to);
     }

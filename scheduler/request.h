@@ -70,6 +70,7 @@ struct request {
     uint64_t admitted;  /* order of admission */
     int64_t started_ns; /* -1 before the first admission */
     int slot;           /* micro-batch; -1 when not running */
+    int home;           /* slot it is counted in: where it goes when its own is formed next */
     int blocks_final;   /* at its longest */
     int load_rows;      /* what the slot counts for it */
     int64_t load_context;

@@ -333,6 +333,7 @@ enum status scheduler_submit(struct scheduler *s, int64_t now_ns,
                              const struct scheduler_request *spec, struct error *err)
 {
     free_taken(s);
+    s->now_ns = now_ns;
     if (state_find(s, spec->id))
         return refuse(s, error_set(err, STATUS_INVALID, "request %llu lives already",
                                    (unsigned long long)spec->id));
@@ -374,6 +375,7 @@ enum status scheduler_cancel(struct scheduler *s, int64_t now_ns, uint64_t id, s
 const struct plan *scheduler_next_plan(struct scheduler *s, int64_t now_ns)
 {
     free_taken(s);
+    s->now_ns = now_ns;
     admission_run(s, now_ns);
     microbatch_review(s);
     if (s->n_in_flight == s->n_steps)
@@ -526,6 +528,7 @@ enum status scheduler_complete(struct scheduler *s, int64_t now_ns,
                                const struct plan_result *result, struct error *err)
 {
     free_taken(s);
+    s->now_ns = now_ns;
     struct step *step = find_step(s, result->number, err);
     if (!step)
         return STATUS_NOT_FOUND;
@@ -580,6 +583,8 @@ void scheduler_reset(struct scheduler *s, int64_t now_ns, uint64_t epoch)
     s->epoch = epoch;
     s->next_number = 1;
     s->regroup_again = s->admit_again = 0;
+    s->now_ns = now_ns;
+    account_restart_span(s);
     memset(s->history, 0, sizeof(s->history));
     for (int i = 0; i < s->n_slots_max; i++)
         s->slots[i].answered_ns = 0;

@@ -74,10 +74,18 @@ struct history {
     int64_t n_context, busy_ns, formed_ns;
     int64_t answered_ns; /* 0 before */
     double useful;       /* share of the rows whose request was still wanted */
-    bool alone;          /* the stages had room for it: nothing made it wait on its way */
+};
+
+/* What was seen since the last look at the number of micro-batches. */
+struct span {
+    int64_t from_ns;
+    double way_ns; /* sum over plans of what they took beside their steps */
+    int n_plans, n_slots;
+    int64_t stage_busy[SCHEDULER_STAGES_MAX]; /* at its start */
 };
 
 struct scheduler {
+    int64_t now_ns; /* of the newest call */
     struct scheduler_options options;
     struct request_limits limits;
     struct cost_model *cost;
@@ -107,6 +115,7 @@ struct scheduler {
     int64_t n_context;
     uint64_t pass;
     bool regroup_soon;
+    int exchanges; /* that may still be tried since somebody came or left */
     uint64_t regroup_again;
     double token_ns, context_ns; /* balance weights of a row and of a position */
     double allowed_ns;           /* a plan with prefill may take so long, in the slowest stage */
@@ -115,6 +124,7 @@ struct scheduler {
     int n_steps, n_in_flight;
     int rows_max, listed_max;
     struct history history[STATE_HISTORY];
+    struct span span;
     double way_ns;       /* what a plan's way takes beside the steps, learned */
     double round_factor; /* rounds as they are over rounds as predicted, learned */
     struct request *first_event, *last_event;
@@ -177,6 +187,9 @@ void account_active(struct scheduler *s, int64_t now_ns);
 void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns);
 /* useful: share of the rows whose request is still wanted. */
 void account_answered(struct scheduler *s, const struct step *step, double useful, int64_t now_ns);
+/* Learns from the span; to be called before the number of slots is chosen anew. */
+void account_review(struct scheduler *s);
+void account_restart_span(struct scheduler *s);
 double account_round_ns(const struct scheduler *s, double more_context);
 
 #endif

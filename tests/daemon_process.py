@@ -105,8 +105,11 @@ def children_of(parent):
     with open(f"/proc/{parent}/task/{parent}/children") as file:
         direct = [int(pid) for pid in file.read().split()]
     for task in os.listdir(f"/proc/{parent}/task"):
-        with open(f"/proc/{parent}/task/{task}/children") as file:
-            direct += [int(pid) for pid in file.read().split() if int(pid) not in direct]
+        try:
+            with open(f"/proc/{parent}/task/{task}/children") as file:
+                direct += [int(pid) for pid in file.read().split() if int(pid) not in direct]
+        except FileNotFoundError:
+            pass  # the thread of a connection that ended meanwhile
     return direct
 
 

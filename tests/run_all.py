@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Runs all tests: the unit test programs of the build, then tests/test_*.py, fast ones first.
 
-usage: run_all.py BUILD [WORD ...]     with words, only tests whose names contain one of them
+usage: run_all.py BUILD [WORD ...]       with words, only tests whose names contain one of them
+       run_all.py BUILD --phases [BUILD=WORD,WORD ...]   all of BUILD, then of further builds the named ones ("unit": the unit test
+                                                          programs), then each fuzz target for some seconds where BUILD/fuzz has them
 The last line is 'N passed, N failed' (', N skipped' may follow). Exit 0 when nothing failed and something ran.
 """
 import json
@@ -14,7 +16,8 @@ import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # The order of the process tests: those that end first come first; files not named here come last.
-ORDER = ["test_tree", "test_cli", "test_goldens", "test_invariance", "test_memory"]
+ORDER = ["test_tree", "test_includes", "test_goldens", "test_memory", "test_invariance"]
+FUZZ_SECONDS = 4  # for each target
 
 
 def unit_programs(build):
@@ -64,24 +67,65 @@ def run_python(names):
     for name in names:
         suite = unittest.defaultTestLoader.loadTestsFromName(name)
         result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
-        bad = len(result.failures) + len(result.errors) + len(result.unexpectedSuccesses)
+        bad = len({str(test) for test, _ in result.failures + result.errors}) + len(result.unexpectedSuccesses)
         totals[1] += bad
         totals[2] += len(result.skipped)
         totals[0] += max(0, result.testsRun - bad - len(result.skipped))
     return totals
 
 
-def main():
-    build, words = os.path.abspath(sys.argv[1]), sys.argv[2:]
-    os.environ["MGPT_BUILD"] = build
+def add(a, b):
+    return [x + y for x, y in zip(a, b)]
+
+
+def run_build(build, words):
+    os.environ["MGPT_BUILD"] = build  # read by harness.py
     wanted = lambda name: not words or any(word in name for word in words)
     totals = [0, 0, 0]
     for name, command, limit_s in unit_programs(build):
-        if wanted(name):
-            totals = [a + b for a, b in zip(totals, run_program(name, command, limit_s))]
+        if wanted(name) or "unit" in words:
+            totals = add(totals, run_program(name, command, limit_s))
     files = sorted(f[:-3] for f in os.listdir(HERE) if f.startswith("test_") and f.endswith(".py"))
     files.sort(key=lambda f: ORDER.index(f) if f in ORDER else len(ORDER))
-    totals = [a + b for a, b in zip(totals, run_python([f for f in files if wanted(f)]))]
+    return add(totals, run_python([f for f in files if wanted(f)]))
+
+
+def run_phase(build, words):
+    """A build of its own in a process of its own: what a sanitizer slows down or ends must not touch the others."""
+    print(f"== {build}: {' '.join(words)}", flush=True)
+    done = subprocess.Popen([sys.executable, __file__, build, *words], stdout=subprocess.PIPE, text=True)
+    last = ""
+    for last in done.stdout:
+        if not re.fullmatch(r"\d+ passed, \d+ failed(, \d+ skipped)?\n", last):
+            print(last, end="", flush=True)
+    counts = [int(n) for n in re.findall(r"\d+", last)]
+    if done.wait() not in (0, 1) or len(counts) not in (2, 3):
+        return [0, 1, 0]
+    return (counts + [0])[:3]
+
+
+def run_fuzzers(build):
+    folder = os.path.join(build, "fuzz")
+    if not os.path.isdir(folder):
+        return [0, 0, 0]
+    print(f"== each fuzz target for {FUZZ_SECONDS} s", flush=True)
+    done = subprocess.run([os.path.join(HERE, "fuzz", "run.sh"), str(FUZZ_SECONDS), folder], stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="", flush=True)
+    lines = done.stdout.splitlines()
+    failed = sum("FAILED" in line for line in lines)
+    return [len(lines) - failed, failed + (done.returncode != 0 and not failed), 0]
+
+
+def main():
+    build, words = os.path.abspath(sys.argv[1]), sys.argv[2:]
+    if words[:1] == ["--phases"]:
+        totals = run_build(build, [])
+        for phase in words[1:]:
+            other, _, names = phase.partition("=")
+            totals = add(totals, run_phase(os.path.abspath(other), names.split(",")))
+        totals = add(totals, run_fuzzers(build))
+    else:
+        totals = run_build(build, words)
     print(f"{totals[0]} passed, {totals[1]} failed" + (f", {totals[2]} skipped" if totals[2] else ""))
     return 1 if totals[1] or not totals[0] else 0
 

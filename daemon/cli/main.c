@@ -33,6 +33,7 @@ struct command {
 };
 
 static const struct command commands[] = {
+    {NULL, "generate", command_generate, "pictures from a text, by a daemon or on the spot"},
     {NULL, "make-checkpoint", command_make_checkpoint, "a checkpoint of random weights"},
     {"inspect", "tokenize", command_inspect_tokenize, "text on stdin to token ids"},
     {"inspect", "detokenize", command_inspect_detokenize, "token ids on stdin to text"},

@@ -3,6 +3,8 @@
  */
 #include "daemon/cli/settings.h"
 
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +18,22 @@ int settings_start(struct settings *out, const struct option_set *set, int argc,
     out->guidance = out->temperature = -1;
     out->image_top_k = out->text_top_k = -1;
     return options_start(set, out, argc, argv);
+}
+
+int settings_read_seed(struct settings *settings, const char *program)
+{
+    char *end;
+    errno = 0;
+    settings->has_seed = settings->seed_text != NULL;
+    if (!settings->has_seed)
+        return -1;
+    long long seed = strtoll(settings->seed_text, &end, 10);
+    settings->seed = (uint64_t)seed;
+    if (end != settings->seed_text && !*end && !errno && seed >= 0)
+        return -1;
+    fprintf(stderr, "%s: --seed wants a whole number from 0 to 2^63 - 1, got '%s'\n", program,
+            settings->seed_text);
+    return 2;
 }
 
 void settings_sampling(struct plan_sampling *out, const struct settings *settings,

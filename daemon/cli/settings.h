@@ -15,6 +15,10 @@ struct settings {
     int target_size;                                  /* 0: mgpt.json's */
     struct option_size size;
     uint64_t seed;
+    bool has_seed; /* settings_read_seed() */
+    const char *seed_text;
+    int n;
+    const char *url, *local;
     int picture_index;
     double guidance, temperature; /* below 0: mgpt.json's */
     int image_top_k, text_top_k;  /* below 0: mgpt.json's */
@@ -106,6 +110,10 @@ extern const char *const settings_computes[];
 /* options_start() into *out, fields without a default being what "not given" means. -1: go on, else
  * the exit code. */
 int settings_start(struct settings *out, const struct option_set *set, int argc, char **argv);
+
+/* For commands whose seed is drawn when none is given: --seed as text into seed and has_seed. -1,
+ * or 2 after a line on stderr. */
+int settings_read_seed(struct settings *settings, const char *program);
 
 /* What --seed and its kin become, with the model's defaults for those not given. */
 void settings_sampling(struct plan_sampling *out, const struct settings *settings,

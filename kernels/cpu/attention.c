@@ -1,13 +1,14 @@
 /*
- * attention.c - bf16: scores and weighted sums as tile products straight from the blocks of the cache.
+ * attention.c - bf16: scores and weighted sums as tile products straight from the blocks of the
+ * cache.
  *
- * A unit of work is a kv head and a few rows of one segment, with all query heads that share it: up to QUERIES vectors,
- * which go through the cache together, split after split:
- *     scores = q k^T (tile products, 64 positions each), exponentials over the split, rounded to bf16,
- *     split values = weights v (tile products in one chain over the split), merged into the unit's totals.
- * Each vector has its own number of valid positions; weights of later ones are exactly zero, and adding zero changes
- * no bit, so the vectors beside it do not matter. While it works on one operand a thread fetches the one AHEAD places on,
- * across the borders of splits and units.
+ * A unit of work is some kv heads and some rows of one segment, with all query heads that belong to
+ * them: up to QUERIES vectors, which go through the cache together, split after split: scores = q
+ * k^T (tile products, 64 positions each), exponentials over the split, rounded to bf16, split
+ * values = weights v (tile products in one chain over the split), merged into the unit's totals.
+ * Each vector has its own number of valid positions; weights of later ones are exactly zero, and
+ * adding zero changes no bit, so the vectors beside it do not matter. While it works on one operand
+ * a thread fetches the one AHEAD places on, across the borders of splits and units.
  */
 #include <math.h>
 
@@ -16,15 +17,15 @@
 #include "kernels/cpu/vector.h"
 #include "kernels/kv_layout.h"
 
-enum { QUERIES = 48, AHEAD = 2 };
+enum { QUERIES = 48, AHEAD = 1 };
 
 /* Work space of a thread, cut out of its scratch. */
 struct space {
-    bf16 *queries; /* [n_queries_max, head_dim] */
-    bf16 *weights; /* [n_queries_max, KV_SPLIT_TOKENS] */
-    float *scores; /* [n_queries_max, KV_SPLIT_TOKENS] */
-    float *split;  /* [n_queries_max, columns] weighted values of one split */
-    float *total;  /* [n_queries_max, columns] of all so far */
+    bf16 *queries;                    /* [n_queries_max, head_dim] */
+    bf16 *weights;                    /* [n_queries_max, KV_SPLIT_TOKENS] */
+    float *scores;                    /* [n_queries_max, KV_SPLIT_TOKENS] */
+    float *split;                     /* [n_queries_max, columns] weighted values of one split */
+    float *total;                     /* [n_queries_max, columns] of all so far */
     float *largest, *sum;             /* [n_queries_max] of all so far */
     float *split_largest, *split_sum; /* [n_queries_max] */
 };
@@ -32,8 +33,10 @@ struct space {
 struct unit {
     const struct attention_launch *l;
     struct unit_place place;
-    int n_queries; /* rows * query heads of a kv head: query i is row i / heads, head i % heads */
-    int heads, head_dim, columns;
+    int group;     /* query heads of a kv head */
+    int a_head;    /* query vectors of a kv head: rows * group, row after row */
+    int n_queries; /* of all kv heads of the unit, head after head */
+    int head_dim, columns;
     float scale;
     tile_multiply multiply;
     struct space *space;
@@ -42,13 +45,8 @@ struct unit {
 
 static int n_queries_max(const struct attention_shape *shape)
 {
-    int heads = shape->n_heads / shape->n_kv_heads;
-    return heads > QUERIES ? heads : QUERIES;
-}
-
-static int rows_a_unit(const struct attention_shape *shape)
-{
-    return n_queries_max(shape) / (shape->n_heads / shape->n_kv_heads);
+    int group = shape->n_heads / shape->n_kv_heads;
+    return group > QUERIES ? group : QUERIES;
 }
 
 static size_t take(char **at, size_t bytes)
@@ -79,95 +77,101 @@ static size_t lay_out(struct space *s, char *base, const struct attention_shape 
         parts[i] = at;
         total += take(&at, bytes[i]);
     }
-    *s = (struct space){parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], parts[6], parts[7], parts[8]};
+    *s = (struct space){parts[0], parts[1], parts[2], parts[3], parts[4],
+                        parts[5], parts[6], parts[7], parts[8]};
     return total;
 }
 
 static void gather_queries(const struct unit *u)
 {
     const struct attention_shape *shape = u->l->shape;
-    const size_t d = (size_t)u->head_dim, bytes = (size_t)u->heads * d * sizeof(bf16);
-    for (int r = 0; r < u->place.n_rows; r++) {
-        size_t row = (size_t)(u->place.segment->first_row + u->place.first + r);
-        size_t head = (size_t)(u->place.kv_head * u->heads);
-        const bf16 *q = (const bf16 *)u->l->qkv + row * qkv_row_numbers(shape) + head * d;
-        memcpy(u->space->queries + (size_t)(r * u->heads) * d, q, bytes);
-    }
+    const size_t d = (size_t)u->head_dim, group_bytes = (size_t)u->group * d * sizeof(bf16);
+    bf16 *to = u->space->queries;
+    for (int h = 0; h < u->place.n_heads; h++)
+        for (int r = 0; r < u->place.n_rows; r++, to += (size_t)u->group * d) {
+            size_t row = (size_t)(u->place.segment->first_row + u->place.first + r);
+            size_t head = (size_t)((u->place.kv_head + h) * u->group);
+            memcpy(to, (const bf16 *)u->l->qkv + row * qkv_row_numbers(shape) + head * d,
+                   group_bytes);
+        }
 }
 
-static const bf16 *keys_at(const struct unit *u, int block_index)
+/* n positions of a block, those of the split from `at` on, of one kv head of the unit. */
+static void block_scores(const struct unit *u, int32_t block, int at, int n, int head)
 {
-    int32_t block = u->place.segment->blocks[block_index];
-    return (const bf16 *)(const void *)kv_head_at(u->l->kv, u->l->shape, block, u->place.kv_head);
+    size_t query = (size_t)head * (size_t)u->a_head;
+    struct tile_product p = {.acc = u->space->scores + query * KV_SPLIT_TOKENS + at,
+                             .ld_acc = KV_SPLIT_TOKENS,
+                             .a = u->space->queries + query * (size_t)u->head_dim,
+                             .ld_a = (size_t)u->head_dim,
+                             .b = kv_keys_at(u->l->kv, u->l->shape, block, u->place.kv_head + head),
+                             .group_stride = kv_key_group_stride(u->head_dim),
+                             .pair_stride = TILE_PAIR,
+                             .n_rows = u->a_head,
+                             .n_groups = (n + TILE_GROUP - 1) / TILE_GROUP,
+                             .n_pairs = u->head_dim / 2};
+    p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
+    u->multiply(&p);
 }
 
-/* The n positions from `first` on, a multiple of the split. */
-static void split_scores(const struct unit *u, int first, int n)
+static void block_values(const struct unit *u, int32_t block, int at, int n, int head)
 {
-    for (int j = 0; j < n; j += KV_BLOCK_TOKENS) {
-        int left = n - j < KV_BLOCK_TOKENS ? n - j : KV_BLOCK_TOKENS;
-        struct tile_product p = {.acc = u->space->scores + j,
-                                 .ld_acc = KV_SPLIT_TOKENS,
-                                 .a = u->space->queries,
-                                 .ld_a = (size_t)u->head_dim,
-                                 .b = keys_at(u, (first + j) / KV_BLOCK_TOKENS),
-                                 .group_stride = kv_key_group_stride(u->head_dim),
-                                 .pair_stride = TILE_PAIR,
-                                 .n_rows = u->n_queries,
-                                 .n_groups = (left + TILE_GROUP - 1) / TILE_GROUP,
-                                 .n_pairs = u->head_dim / 2};
+    size_t query = (size_t)head * (size_t)u->a_head;
+    const bf16 *values = kv_values_at(u->l->kv, u->l->shape, block, u->place.kv_head + head);
+    for (int panel = 0; panel * KV_PANEL_COLUMNS < u->columns; panel++) {
+        int groups = kv_panel_groups(u->head_dim, panel);
+        struct tile_product p = {.acc = u->space->split + query * (size_t)u->columns +
+                                        panel * KV_PANEL_COLUMNS,
+                                 .ld_acc = (size_t)u->columns,
+                                 .a = u->space->weights + query * KV_SPLIT_TOKENS + at,
+                                 .ld_a = KV_SPLIT_TOKENS,
+                                 .b = values + kv_panel_offset(panel),
+                                 .group_stride = TILE_PAIR,
+                                 .pair_stride = (size_t)groups * TILE_PAIR,
+                                 .n_rows = u->a_head,
+                                 .n_groups = groups,
+                                 .n_pairs = (n + 1) / 2,
+                                 .resume = at > 0};
         p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
         u->multiply(&p);
     }
 }
 
-static void split_values(const struct unit *u, int first, int n)
+typedef void (*block_step)(const struct unit *u, int32_t block, int at, int n, int head);
+
+/* All blocks of the n positions from `first` on, in each all heads. */
+static void for_each_block(const struct unit *u, int first, int n, block_step run)
 {
-    for (int j = 0; j < n; j += KV_BLOCK_TOKENS) {
-        int left = n - j < KV_BLOCK_TOKENS ? n - j : KV_BLOCK_TOKENS;
-        const bf16 *values = keys_at(u, (first + j) / KV_BLOCK_TOKENS) + (size_t)KV_BLOCK_TOKENS * (size_t)u->head_dim;
-        for (int panel = 0; panel * KV_PANEL_COLUMNS < u->columns; panel++) {
-            int groups = kv_panel_groups(u->head_dim, panel);
-            struct tile_product p = {.acc = u->space->split + panel * KV_PANEL_COLUMNS,
-                                     .ld_acc = (size_t)u->columns,
-                                     .a = u->space->weights + j,
-                                     .ld_a = KV_SPLIT_TOKENS,
-                                     .b = values + kv_panel_offset(panel),
-                                     .group_stride = TILE_PAIR,
-                                     .pair_stride = (size_t)groups * TILE_PAIR,
-                                     .n_rows = u->n_queries,
-                                     .n_groups = groups,
-                                     .n_pairs = (left + 1) / 2,
-                                     .resume = j > 0};
-            p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
-            u->multiply(&p);
-        }
+    for (int at = 0; at < n; at += KV_BLOCK_TOKENS) {
+        int left = n - at < KV_BLOCK_TOKENS ? n - at : KV_BLOCK_TOKENS;
+        int32_t block = u->place.segment->blocks[(first + at) / KV_BLOCK_TOKENS];
+        for (int head = 0; head < u->place.n_heads; head++)
+            run(u, block, at, left, head);
     }
 }
 
 /* Positions that a query sees. */
 static int n_seen(const struct unit *u, int query)
 {
-    return u->place.segment->start + u->place.first + query / u->heads + 1;
+    return u->place.segment->start + u->place.first + query % u->a_head / u->group + 1;
 }
 
-/* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less: nothing is valid. */
+/* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less:
+ * nothing is valid. */
 VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid)
 {
-    static const int32_t lane_numbers[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const float *scores = u->space->scores + (size_t)query * KV_SPLIT_TOKENS;
     bf16 *weights = u->space->weights + (size_t)query * KV_SPLIT_TOKENS;
-    i32x16 lanes;
-    memcpy(&lanes, lane_numbers, sizeof(lanes));
     f32x16 largest = (f32x16){0} - INFINITY, sum = {0};
     for (int j = 0; j < n_valid; j += LANES) {
-        f32x16 s = select_lanes(lanes < n_valid - j, load_f32(scores + j), (f32x16){0} - INFINITY);
+        f32x16 s =
+            select_lanes(first_lanes(n_valid - j), load_f32(scores + j), (f32x16){0} - INFINITY);
         largest = max_lanes(largest, s);
     }
     float top = largest_lane(largest) * u->scale;
     for (int j = 0; j < n; j += LANES) {
         f32x16 e = exp_lanes(load_f32(scores + j) * u->scale - top);
-        e = select_lanes(lanes < n_valid - j, e, (f32x16){0});
+        e = select_lanes(first_lanes(n_valid - j), e, (f32x16){0});
         u16x16 rounded = round_bf16(e);
         memcpy(weights + j, &rounded, sizeof(rounded));
         sum += from_bits(__builtin_convertvector(rounded, u32x16) << 16);
@@ -194,7 +198,8 @@ VECTOR_INLINE void merge(const struct unit *u, int query, int first_split)
         s->sum[query] = s->split_sum[query];
         return;
     }
-    float largest = s->largest[query] > s->split_largest[query] ? s->largest[query] : s->split_largest[query];
+    float largest =
+        s->largest[query] > s->split_largest[query] ? s->largest[query] : s->split_largest[query];
     float a = exp_one(s->largest[query] - largest), b = exp_one(s->split_largest[query] - largest);
     s->largest[query] = largest;
     s->sum[query] = s->sum[query] * a + s->split_sum[query] * b;
@@ -205,8 +210,9 @@ VECTOR_INLINE void merge(const struct unit *u, int query, int first_split)
 VECTOR_INLINE void finish(const struct unit *u, int query)
 {
     const struct attention_shape *shape = u->l->shape;
-    size_t row = (size_t)(u->place.segment->first_row + u->place.first + query / u->heads);
-    size_t head = (size_t)(u->place.kv_head * u->heads + query % u->heads);
+    size_t row =
+        (size_t)(u->place.segment->first_row + u->place.first + query % u->a_head / u->group);
+    size_t head = (size_t)((u->place.kv_head + query / u->a_head) * u->group + query % u->group);
     size_t at = (row * (size_t)shape->n_heads + head) * (size_t)u->head_dim;
     const float *total = u->space->total + (size_t)query * (size_t)u->columns;
     float sum = u->space->sum[query];
@@ -221,10 +227,10 @@ VECTOR_INLINE void attend_body(const struct unit *u)
     int n_positions = n_seen(u, u->n_queries - 1);
     for (int first = 0; first < n_positions; first += KV_SPLIT_TOKENS) {
         int n = n_positions - first < KV_SPLIT_TOKENS ? n_positions - first : KV_SPLIT_TOKENS;
-        split_scores(u, first, n);
+        for_each_block(u, first, n, block_scores);
         for (int q = 0; q < u->n_queries; q++)
             weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n);
-        split_values(u, first, n);
+        for_each_block(u, first, n, block_values);
         for (int q = 0; q < u->n_queries; q++)
             if (n_seen(u, q) > first)
                 merge(u, q, first == 0);
@@ -261,7 +267,7 @@ static void attend_share(void *context, int thread_index, int n_threads)
     attend_function attend = attend_of(path);
     struct unit_walk walk;
     struct operand_walk ahead;
-    unit_walk_begin(&walk, task->l, rows_a_unit(shape), thread_index, n_threads);
+    unit_walk_begin(&walk, task->l, n_queries_max(shape), thread_index, n_threads);
     operand_walk_begin(&ahead, &walk);
     for (int i = 0; i < AHEAD; i++) {
         const char *address;
@@ -269,7 +275,7 @@ static void attend_share(void *context, int thread_index, int n_threads)
         fetch(address, bytes);
     }
     struct unit u = {.l = task->l,
-                     .heads = shape->n_heads / shape->n_kv_heads,
+                     .group = shape->n_heads / shape->n_kv_heads,
                      .head_dim = shape->head_dim,
                      .columns = kv_value_groups(shape->head_dim) * KV_GROUP,
                      .scale = 1.0f / sqrtf((float)shape->head_dim),
@@ -277,7 +283,8 @@ static void attend_share(void *context, int thread_index, int n_threads)
                      .space = &space,
                      .ahead = &ahead};
     while (unit_walk_next(&walk, &u.place)) {
-        u.n_queries = u.place.n_rows * u.heads;
+        u.a_head = u.place.n_rows * u.group;
+        u.n_queries = u.place.n_heads * u.a_head;
         attend(&u);
     }
 }

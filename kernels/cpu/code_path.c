@@ -1,9 +1,10 @@
 /*
  * code_path.c - which instruction sets this machine, its operating system and MGPT_CPU_PATH allow.
  *
- * CPUID says what the processor has, XCR0 which registers the system saves. The tile registers of AMX must also be
- * asked for, once a process, before the first tile instruction (Linux: arch_prctl ARCH_REQ_XCOMP_PERM); all threads of
- * the process have them from then on. Bits: Intel SDM volume 2A, CPUID leaves 1, 7.0 and 7.1; volume 1, 13.3.
+ * CPUID says what the processor has, XCR0 which registers the system saves. The tile registers of
+ * AMX must also be asked for, once a process, before the first tile instruction (Linux: arch_prctl
+ * ARCH_REQ_XCOMP_PERM); all threads of the process have them from then on. Bits: Intel SDM volume
+ * 2A, CPUID leaves 1, 7.0 and 7.1; volume 1, 13.3.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -77,10 +78,11 @@ enum status code_path_pick(enum code_path *out, struct error *err)
             best--;
         if (best < 0)
             return error_set(err, STATUS_INVALID,
-                             "MGPT_CPU_PATH is '%s', expected amx, avx512bf16, avx2 or portable", forced);
-        if (!code_path_available((enum code_path)best))
-            return error_set(err, STATUS_UNSUPPORTED, "MGPT_CPU_PATH is '%s', which this machine does not have",
+                             "MGPT_CPU_PATH is '%s', expected amx, avx512bf16, avx2 or portable",
                              forced);
+        if (!code_path_available((enum code_path)best))
+            return error_set(err, STATUS_UNSUPPORTED,
+                             "MGPT_CPU_PATH is '%s', which this machine does not have", forced);
     }
     while (!code_path_available((enum code_path)best))
         best--;

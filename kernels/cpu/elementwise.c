@@ -52,7 +52,8 @@ VECTOR_INLINE void add_rows_body(const struct add_launch *l, int first, int last
     int64_t end = (int64_t)last * l->hidden;
     for (int64_t i = (int64_t)first * l->hidden; i < end; i += LANES) {
         int n = end - i < LANES ? (int)(end - i) : LANES;
-        f32x16 sum = load_lanes(l->x, DTYPE_BF16, (size_t)i, n) + load_lanes(l->delta, DTYPE_BF16, (size_t)i, n);
+        f32x16 sum = load_lanes(l->x, DTYPE_BF16, (size_t)i, n) +
+                     load_lanes(l->delta, DTYPE_BF16, (size_t)i, n);
         store_lanes(l->x, DTYPE_BF16, (size_t)i, sum, n);
     }
 }
@@ -73,12 +74,13 @@ VECTOR_INLINE void silu_mul_rows_body(const struct silu_mul_launch *l, int first
             f32x16 gate = load_lanes(l->gate_up, DTYPE_BF16, gate_at + (size_t)i, n);
             f32x16 up = load_lanes(l->gate_up, DTYPE_BF16, up_at + (size_t)i, n);
             /* e^88 is near the largest float; beyond it the quotient is as good as zero. */
-            f32x16 e = exp_lanes(select_lanes(gate < -88.0f, (f32x16){0} + 88.0f, -gate));
+            f32x16 e = exp_lanes(-max_lanes(gate, (f32x16){0} - 88.0f));
             store_lanes(l->y, DTYPE_BF16, at + (size_t)i, gate / (1.0f + e) * up, n);
         }
     }
 }
-FOR_EACH_PATH(silu_mul_rows, (const struct silu_mul_launch *l, int first, int last), (l, first, last))
+FOR_EACH_PATH(silu_mul_rows, (const struct silu_mul_launch *l, int first, int last),
+              (l, first, last))
 
 void silu_mul_cpu(const struct silu_mul_launch *launch, int first, int last, enum code_path path)
 {

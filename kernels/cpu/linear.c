@@ -1,9 +1,10 @@
 /*
- * linear.c - the bf16 product: threads take contiguous runs of panels, so each streams its part of the matrix once.
+ * linear.c - the bf16 product: threads take contiguous runs of panels, so each streams its part of
+ * the matrix once.
  *
- * Within a panel the inputs go in runs that fit into the first-level cache and all rows pass over a run before the next:
- * memory is read once for all rows, and the next run is fetched while this one is used. Up to one tile of rows there is
- * nothing to reuse, and the panel goes in one run.
+ * Within a panel the inputs go in runs that fit into the first-level cache and all rows pass over a
+ * run before the next: memory is read once for all rows, and the next run is fetched while this one
+ * is used. Up to one tile of rows there is nothing to reuse, and the panel goes in one run.
  */
 #include "base/check.h"
 #include "kernels/cpu/tile.h"
@@ -26,9 +27,10 @@ struct task {
     int failed; /* written by any thread that finds no memory */
 };
 
-/* Sums of a panel, of n_rows rows from `row` on, to y; columns outside of the launch's range are dropped. */
-VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *acc, int row, int n_rows, int first,
-                                    int n_groups)
+/* Sums of a panel, of n_rows rows from `row` on, to y; columns outside of the launch's range are
+ * dropped. */
+VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *acc, int row,
+                                    int n_rows, int first, int n_groups)
 {
     for (int r = 0; r < n_rows; r++)
         for (int g = 0; g < n_groups; g++) {
@@ -53,7 +55,8 @@ VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *
 }
 
 FOR_EACH_PATH(store_panel,
-              (const struct linear_launch *l, const float *acc, int row, int n_rows, int first, int n_groups),
+              (const struct linear_launch *l, const float *acc, int row, int n_rows, int first,
+               int n_groups),
               (l, acc, row, n_rows, first, n_groups))
 
 /* Rows of x with n_in_padded inputs: x itself where nothing needs padding, else a copy. */
@@ -71,12 +74,16 @@ static const bf16 *padded_rows(const struct linear_launch *l, bf16 *copy, int ro
     return copy;
 }
 
-static void multiply_panel(const struct task *task, float *acc, const bf16 *x, int n_rows, int panel)
+static void multiply_panel(const struct task *task, float *acc, const bf16 *x, int n_rows,
+                           int panel)
 {
     const struct linear_weight *w = task->launch->weight;
-    const bf16 *b = (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
+    const bf16 *b =
+        (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
-    int run = n_rows <= ROWS_A_STREAM ? n_pairs : n_rows <= ROWS_A_FEW ? RUN_PAIRS_FEW : RUN_PAIRS_MANY;
+    int run = n_rows <= ROWS_A_STREAM ? n_pairs
+              : n_rows <= ROWS_A_FEW  ? RUN_PAIRS_FEW
+                                      : RUN_PAIRS_MANY;
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
                              .ld_a = (size_t)w->n_in_padded,

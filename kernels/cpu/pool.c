@@ -31,7 +31,8 @@ struct pool {
     _Alignas(64) _Atomic uint32_t generation; /* of the newest task */
     _Atomic uint32_t n_sleepers;              /* threads that may be asleep on generation */
     _Atomic int stop;
-    _Alignas(64) _Atomic uint32_t n_running; /* threads but the caller that have not ended the task */
+    _Alignas(
+        64) _Atomic uint32_t n_running; /* threads but the caller that have not ended the task */
     _Atomic uint32_t caller_sleeps;
     _Alignas(64) struct pool_thread threads[]; /* [n_threads], [0] unused */
 };
@@ -77,7 +78,8 @@ static int spin_while_equal(_Atomic uint32_t *word, uint32_t value, int spin_ns)
 static uint32_t wait_for_task(struct pool *pool, uint32_t seen)
 {
     if (!spin_while_equal(&pool->generation, seen, pool->spin_ns)) {
-        /* Either the publisher sees the sleeper and wakes it, or futex_wait sees the new generation. */
+        /* Either the publisher sees the sleeper and wakes it, or futex_wait sees the new
+         * generation. */
         atomic_fetch_add(&pool->n_sleepers, 1);
         while (atomic_load(&pool->generation) == seen)
             futex_wait(&pool->generation, seen);
@@ -167,10 +169,12 @@ enum status pool_create(struct pool **out, const struct stream_options *options,
     *out = NULL;
     int n = options->n_threads;
     if (n < 1 || n > STREAM_THREADS_MAX)
-        return error_set(err, STATUS_INVALID, "n_threads is %d, expected 1..%d", n, STREAM_THREADS_MAX);
+        return error_set(err, STATUS_INVALID, "n_threads is %d, expected 1..%d", n,
+                         STREAM_THREADS_MAX);
     cpu_set_t allowed;
     int spin = sched_getaffinity(0, sizeof(allowed), &allowed) || CPU_COUNT(&allowed) >= n;
-    size_t bytes = (sizeof(struct pool) + (size_t)n * sizeof(struct pool_thread) + 63) & ~(size_t)63;
+    size_t bytes =
+        (sizeof(struct pool) + (size_t)n * sizeof(struct pool_thread) + 63) & ~(size_t)63;
     struct pool *pool = aligned_alloc(64, bytes);
     if (!pool)
         return error_set(err, STATUS_NOMEM, "cannot allocate a pool of %d threads", n);

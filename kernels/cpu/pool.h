@@ -1,9 +1,10 @@
 /*
  * pool.h - the threads of one stream: the creator is thread 0, the others wait for tasks.
  *
- * A task runs once on every thread; pool_run() returns when all are through. Publishing a task is one increment of
- * `generation`: a waiting thread spins on it for SPIN_NS, then sleeps on it (futex); the caller waits for the others in
- * the same two ways. Nothing is locked. Where the process has fewer CPUs than threads nobody spins.
+ * A task runs once on every thread; pool_run() returns when all are through. Publishing a task is
+ * one increment of `generation`: a waiting thread spins on it for SPIN_NS, then sleeps on it
+ * (futex); the caller waits for the others in the same two ways. Nothing is locked. Where the
+ * process has fewer CPUs than threads nobody spins.
  */
 #ifndef MGPT_KERNELS_CPU_POOL_H
 #define MGPT_KERNELS_CPU_POOL_H

@@ -1,5 +1,6 @@
 /*
- * qk_norm_rope_store.c - bf16 rows: a head is widened once, normed, turned and rounded once, then put in its place.
+ * qk_norm_rope_store.c - bf16 rows: a head is widened once, normed, turned and rounded once, then
+ * put in its place.
  */
 #include <math.h>
 
@@ -11,18 +12,22 @@
 enum { HEAD_ROOM = HEAD_DIM_MAX + LANES };
 
 /* turned = rope(layernorm(x)). Lanes past the head hold anything afterwards. */
-VECTOR_INLINE void norm_and_turn(float turned[HEAD_ROOM], const bf16 *x, const float *weight, const float *bias,
-                                 const float *angles, int head_dim, float eps)
+VECTOR_INLINE void norm_and_turn(float turned[HEAD_ROOM], const bf16 *x, const float *weight,
+                                 const float *bias, const float *angles, const int head_dim,
+                                 float eps)
 {
     float centred[HEAD_ROOM], normed[HEAD_ROOM];
     const int half = head_dim / 2;
     f32x16 sum = {0}, squares = {0};
+#pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += LANES) {
-        f32x16 v = load_lanes(x, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
+        f32x16 v =
+            load_lanes(x, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
         store_f32(centred + i, v);
         sum += v;
     }
     float mean = sum_lanes(sum) / (float)head_dim;
+#pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += LANES) {
         f32x16 v = load_f32(centred + i) - mean;
         if (head_dim - i < LANES) {
@@ -36,6 +41,7 @@ VECTOR_INLINE void norm_and_turn(float turned[HEAD_ROOM], const bf16 *x, const f
         squares += v * v;
     }
     float scale = 1.0f / sqrtf(sum_lanes(squares) / (float)head_dim + eps);
+#pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += LANES) {
         int n = head_dim - i < LANES ? head_dim - i : LANES;
         f32x16 v = load_f32(centred + i) * scale * load_lanes(weight, DTYPE_F32, (size_t)i, n) +
@@ -44,9 +50,11 @@ VECTOR_INLINE void norm_and_turn(float turned[HEAD_ROOM], const bf16 *x, const f
     }
     memset(normed + (head_dim + LANES - 1) / LANES * LANES, 0, LANES * sizeof(float));
     /* The first half is written before the second, whose place its spare lanes run into. */
+#pragma GCC unroll 8
     for (int i = 0; i < half; i += LANES)
         store_f32(turned + i, load_f32(normed + i) * load_f32(angles + i) -
                                   load_f32(normed + half + i) * load_f32(angles + half + i));
+#pragma GCC unroll 8
     for (int i = 0; i < half; i += LANES)
         store_f32(turned + half + i, load_f32(normed + half + i) * load_f32(angles + i) +
                                          load_f32(normed + i) * load_f32(angles + half + i));
@@ -54,14 +62,17 @@ VECTOR_INLINE void norm_and_turn(float turned[HEAD_ROOM], const bf16 *x, const f
 
 VECTOR_INLINE void round_head(bf16 *y, const float *x, int head_dim)
 {
+#pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += LANES)
-        store_lanes(y, DTYPE_BF16, (size_t)i, load_f32(x + i), head_dim - i < LANES ? head_dim - i : LANES);
+        store_lanes(y, DTYPE_BF16, (size_t)i, load_f32(x + i),
+                    head_dim - i < LANES ? head_dim - i : LANES);
 }
 
 /* A key's pairs lie a group of positions apart. */
 VECTOR_INLINE void store_key(bf16 *keys, const bf16 *key, int slot, int head_dim)
 {
-    bf16 *to = keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim) + 2 * (slot % KV_GROUP);
+    bf16 *to =
+        keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim) + 2 * (slot % KV_GROUP);
     for (int pair = 0; pair < head_dim / 2; pair++)
         memcpy(to + (size_t)pair * KV_PAIR_WORDS, key + 2 * pair, 2 * sizeof(bf16));
 }
@@ -71,20 +82,24 @@ VECTOR_INLINE bf16 *value_word(bf16 *values, int i, int slot, int head_dim)
 {
     int panel = i / KV_PANEL_COLUMNS, group = i / KV_GROUP % KV_PANEL_GROUPS;
     size_t pair_stride = (size_t)kv_panel_groups(head_dim, panel) * KV_PAIR_WORDS;
-    return values + kv_panel_offset(panel) + (size_t)(slot / 2) * pair_stride + (size_t)group * KV_PAIR_WORDS;
+    return values + kv_panel_offset(panel) + (size_t)(slot / 2) * pair_stride +
+           (size_t)group * KV_PAIR_WORDS;
 }
 
 /*
- * Values of two positions share words; both rows of a pair are stored by one thread, so whole words may be rewritten.
- * The word's other half stays, or is cleared where it belongs to a position that is not there yet.
+ * Values of two positions share words; both rows of a pair are stored by one thread, so whole words
+ * may be rewritten. The word's other half stays, or is cleared where it belongs to a position that
+ * is not there yet.
  */
 VECTOR_INLINE void store_value(bf16 *values, const bf16 *value, int slot, int head_dim, int newest)
 {
     const uint32_t kept = slot % 2 ? 0x0000ffffu : newest ? 0 : 0xffff0000u;
     const int shift = slot % 2 ? 16 : 0;
+#pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += KV_GROUP) {
         bf16 *to = value_word(values, i, slot, head_dim);
-        f32x16 widened = load_lanes(value, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
+        f32x16 widened =
+            load_lanes(value, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
         u32x16 words;
         memcpy(&words, to, sizeof(words));
         words = (words & kept) | to_bits(widened) >> 16 << shift;
@@ -98,39 +113,56 @@ VECTOR_INLINE void fetch_places(bf16 *keys, bf16 *values, int slot, int head_dim
     bf16 *key = keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim);
     for (int pair = 0; pair < head_dim / 2; pair++)
         __builtin_prefetch(key + (size_t)pair * KV_PAIR_WORDS, 1);
+#pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += KV_GROUP)
         __builtin_prefetch(value_word(values, i, slot, head_dim), 1);
 }
 
-VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)
+/* d is the head_dim; where it is a constant, loops over a head unroll. */
+VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_row *row,
+                               const int d)
 {
     const struct attention_shape *shape = l->shape;
-    const int d = shape->head_dim, slot = row->position % KV_BLOCK_TOKENS;
+    const int slot = row->position % KV_BLOCK_TOKENS;
     const int32_t block = row->segment->blocks[row->position / KV_BLOCK_TOKENS];
     bf16 *q = (bf16 *)(void *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
-    const bf16 *k = q + (size_t)shape->n_heads * (size_t)d, *v = k + (size_t)shape->n_kv_heads * (size_t)d;
+    const bf16 *k = q + (size_t)shape->n_heads * (size_t)d,
+               *v = k + (size_t)shape->n_kv_heads * (size_t)d;
     const float *angles = l->rope->values + (size_t)row->position * (size_t)d;
     const int group = shape->n_heads / shape->n_kv_heads;
-    const size_t value_offset = kv_key_bytes(shape) / sizeof(bf16);
     float turned[HEAD_ROOM];
     for (int h = 0; h < shape->n_kv_heads; h++) {
-        bf16 *keys = (bf16 *)(void *)kv_head_at(l->kv, shape, block, h), key[HEAD_ROOM];
-        fetch_places(keys, keys + value_offset, slot, d);
+        bf16 *keys = kv_keys_at(l->kv, shape, block, h),
+             *values = kv_values_at(l->kv, shape, block, h);
+        bf16 key[HEAD_ROOM];
+        fetch_places(keys, values, slot, d);
         for (int i = h * group; i < (h + 1) * group; i++) {
             size_t at = (size_t)i * (size_t)d;
-            norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d, l->norm->eps);
+            norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d,
+                          l->norm->eps);
             round_head(q + at, turned, d);
         }
         size_t at = (size_t)h * (size_t)d;
-        norm_and_turn(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, angles, d, l->norm->eps);
+        norm_and_turn(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, angles, d,
+                      l->norm->eps);
         round_head(key, turned, d);
         store_key(keys, key, slot, d);
-        store_value(keys + value_offset, v + at, slot, d, row->newest);
+        store_value(values, v + at, slot, d, row->newest);
     }
+}
+VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)
+{
+    if (l->shape->head_dim == 128)
+        store_heads(l, row, 128);
+    else if (l->shape->head_dim == 64)
+        store_heads(l, row, 64);
+    else
+        store_heads(l, row, l->shape->head_dim);
 }
 FOR_EACH_PATH(store_one, (const struct store_launch *l, const struct store_row *row), (l, row))
 
-void store_row_cpu(const struct store_launch *launch, const struct store_row *row, enum code_path path)
+void store_row_cpu(const struct store_launch *launch, const struct store_row *row,
+                   enum code_path path)
 {
     store_one_of(path)(launch, row);
 }

@@ -1,13 +1,16 @@
 /*
- * tile.h - the inner product of every bf16 kernel: a few rows times up to 64 columns, one version for each code path.
+ * tile.h - the inner product of every bf16 kernel: a few rows times up to 64 columns, one version
+ * for each code path.
  *
- * acc[r][j] = (resume ? acc[r][j] : 0) + sum over p of a[r][2p] * b[p][j][0] + a[r][2p + 1] * b[p][j][1], in f32, the pairs
- * p in rising order in one chain: so the bits of acc[r][j] depend on row r and column j alone, never on the number of rows
- * or columns, and cutting the pairs into several calls with `resume` changes nothing. (AMX adds 16 pairs at a time; its
- * cuts must lie at multiples of 16 pairs.)
+ * acc[r][j] = (resume ? acc[r][j] : 0) + sum over p of a[r][2p] * b[p][j][0] + a[r][2p + 1] *
+ * b[p][j][1], in f32, the pairs p in rising order in one chain: so the bits of acc[r][j] depend on
+ * row r and column j alone, never on the number of rows or columns, and cutting the pairs into
+ * several calls with `resume` changes nothing. (AMX adds 16 pairs at a time; its cuts must lie at
+ * multiples of 16 pairs.)
  *
- * b lies in groups of 16 columns: a group and pair is 64 bytes, columns side by side, each with its two inputs: the layout
- * that vdpbf16ps and the tiles of AMX read as it is. Columns past the last are zero.
+ * b lies in groups of 16 columns: a group and pair is 64 bytes, columns side by side, each with its
+ * two inputs: the layout that vdpbf16ps and the tiles of AMX read as it is. Columns past the last
+ * are zero.
  */
 #ifndef MGPT_KERNELS_CPU_TILE_H
 #define MGPT_KERNELS_CPU_TILE_H
@@ -15,10 +18,10 @@
 #include "kernels/stream.h"
 
 enum {
-    TILE_GROUP = 16,                        /* columns in a group */
-    TILE_GROUPS_MAX = 4,                    /* groups in a product */
+    TILE_GROUP = 16,     /* columns in a group */
+    TILE_GROUPS_MAX = 4, /* groups in a product */
     TILE_COLUMNS = TILE_GROUP * TILE_GROUPS_MAX,
-    TILE_PAIR = 2 * TILE_GROUP              /* bf16 of one group and pair */
+    TILE_PAIR = 2 * TILE_GROUP /* bf16 of one group and pair */
 };
 
 struct tile_product {
@@ -26,12 +29,13 @@ struct tile_product {
     size_t ld_acc;
     const bf16 *a; /* [n_rows, ld_a], 2 * n_pairs of each row are used */
     size_t ld_a;
-    const bf16 *b;      /* aligned to 64 bytes */
+    const bf16 *b;       /* aligned to 64 bytes */
     size_t group_stride; /* bf16 from a group to the next */
     size_t pair_stride;  /* bf16 from a pair to the next */
     int n_rows, n_groups, n_pairs;
     int resume;
-    const char *prefetch; /* memory to fetch meanwhile, evenly over the product; may run past an allocation's end */
+    const char *prefetch; /* memory to fetch meanwhile, evenly over the product; may run past an
+                             allocation's end */
     size_t prefetch_bytes;
 };
 

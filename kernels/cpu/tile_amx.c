@@ -1,27 +1,29 @@
 /*
- * tile_amx.c - the tile product with AMX: tiles of 16 rows by 16 pairs times 16 pairs by 16 columns.
+ * tile_amx.c - the tile product with AMX: tiles of 16 rows by 16 pairs times 16 pairs by 16
+ * columns.
  *
- * All row counts take this code, since TDPBF16PS sums the two halves of its 16 pairs apart before it adds them, which
- * vdpbf16ps does not: the two would not agree to the bit. A result's bits do not depend on the other rows of its tile.
- * Up to 16 rows: four tiles of results, one of a, three of b in turn. Up to 32 rows: two by two tiles of results, so that
- * every tile of a and b that is loaded serves twice. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS, LDTILECFG.
+ * All row counts take this code, since TDPBF16PS sums the two halves of its 16 pairs apart before
+ * it adds them, which vdpbf16ps does not: the two would not agree to the bit. A result's bits do
+ * not depend on the other rows of its tile. Up to 16 rows: four tiles of results, one of a, three
+ * of b in turn. Up to 32 rows: two by two tiles of results, so that every tile of a and b that is
+ * loaded serves twice. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS, LDTILECFG.
  *
- * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C (AMX_MODEL), to test the walk
- * over memory on machines without AMX.
+ * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C
+ * (AMX_MODEL), to test the walk over memory on machines without AMX.
  */
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__)
 #ifndef AMX_MODEL
 #include <immintrin.h>
-#define AMX                              __attribute__((target("amx-tile,amx-bf16")))
-#define AMX_PRODUCT                      tile_multiply_amx
-#define CONFIGURE(config)                _tile_loadconfig(config)
-#define RELEASE()                        _tile_release()
-#define ZERO(tile)                       _tile_zero(tile)
-#define LOAD(tile, address, stride)      _tile_loadd(tile, address, stride)
-#define STORE(tile, address, stride)     _tile_stored(tile, address, stride)
-#define MULTIPLY(tile, a, b)             _tile_dpbf16ps(tile, a, b)
+#define AMX                          __attribute__((target("amx-tile,amx-bf16")))
+#define AMX_PRODUCT                  tile_multiply_amx
+#define CONFIGURE(config)            _tile_loadconfig(config)
+#define RELEASE()                    _tile_release()
+#define ZERO(tile)                   _tile_zero(tile)
+#define LOAD(tile, address, stride)  _tile_loadd(tile, address, stride)
+#define STORE(tile, address, stride) _tile_stored(tile, address, stride)
+#define MULTIPLY(tile, a, b)         _tile_dpbf16ps(tile, a, b)
 #endif
 
 enum { TILE_ROWS = 16, TILE_PAIRS = 16, TILE_BYTES_A_ROW = 64, N_TILES = 8 };
@@ -34,7 +36,8 @@ struct tile_config {
 };
 _Static_assert(sizeof(struct tile_config) == 64, "LDTILECFG reads 64 bytes");
 
-/* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5), b in the others. */
+/* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5),
+ * b in the others. */
 static void make_config(struct tile_config *config, const int rows[2])
 {
     *config = (struct tile_config){.palette = 1};
@@ -153,11 +156,17 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
 
 AMX void AMX_PRODUCT(const struct tile_product *p)
 {
-    struct walk w = {p, p->ld_acc * sizeof(float), p->ld_a * sizeof(bf16), p->pair_stride * sizeof(bf16),
-                     p->prefetch, 0};
+    struct walk w = {p,
+                     p->ld_acc * sizeof(float),
+                     p->ld_a * sizeof(bf16),
+                     p->pair_stride * sizeof(bf16),
+                     p->prefetch,
+                     0};
     int n_passes = (p->n_rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
-    int n_rounds = n_passes * (p->n_rows > TILE_ROWS ? (p->n_groups + 1) / 2 : 1) * (p->n_pairs / TILE_PAIRS);
-    w.lines_a_round = n_rounds ? (p->prefetch_bytes / 64 + (size_t)n_rounds - 1) / (size_t)n_rounds : 0;
+    int n_rounds =
+        n_passes * (p->n_rows > TILE_ROWS ? (p->n_groups + 1) / 2 : 1) * (p->n_pairs / TILE_PAIRS);
+    w.lines_a_round =
+        n_rounds ? (p->prefetch_bytes / 64 + (size_t)n_rounds - 1) / (size_t)n_rounds : 0;
     for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
         int left = p->n_rows - row;
         int two = left > TILE_ROWS;

@@ -1,8 +1,11 @@
 /*
- * vector.h - sixteen numbers at a time, in plain C: the compiler makes of them what each instruction set has.
+ * vector.h - sixteen numbers at a time, in plain C: the compiler makes of them what each
+ * instruction set has.
  *
- * Bodies written with these are compiled once for each code path by FOR_EACH_PATH. Products and sums are never fused, and
- * sums over lanes have one fixed order, so that all paths give the same bits.
+ * Bodies written with these are compiled once for each code path by FOR_EACH_PATH. Lanes are chosen
+ * by masks out of sign bits: the compiler takes comparisons of such vectors apart lane by lane
+ * where a path's own vectors are shorter. Products and sums are never fused, and sums over lanes
+ * have one fixed order, so that all paths give the same bits.
  */
 #ifndef MGPT_KERNELS_CPU_VECTOR_H
 #define MGPT_KERNELS_CPU_VECTOR_H
@@ -24,7 +27,8 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
 #if defined(__x86_64__)
 #define TARGET_AVX2   __attribute__((target("avx2")))
 #define TARGET_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
-/* Defines `static void NAME(enum code_path path, PARAMETERS)`, which runs NAME_body compiled for the path. */
+/* Defines `static void NAME(enum code_path path, PARAMETERS)`, which runs NAME_body compiled for
+ * the path. */
 #define FOR_EACH_PATH(name, parameters, arguments)                                                 \
     static void name##_portable parameters                                                         \
     {                                                                                              \
@@ -43,7 +47,7 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
     {                                                                                              \
         return path >= CODE_PATH_AVX512BF16 ? name##_avx512                                        \
                : path == CODE_PATH_AVX2     ? name##_avx2                                          \
-                                            : name##_portable;                                     \
+                                            : name##_portable;                                         \
     }
 #else
 #define FOR_EACH_PATH(name, parameters, arguments)                                                 \
@@ -85,6 +89,12 @@ VECTOR_INLINE u32x16 to_bits(f32x16 v)
     return bits;
 }
 
+/* All ones where the number, taken with its sign, is below zero. */
+VECTOR_INLINE u32x16 sign_mask(u32x16 x)
+{
+    return (u32x16)((i32x16)x >> 31);
+}
+
 VECTOR_INLINE f32x16 load_bf16(const bf16 *x)
 {
     u16x16 half;
@@ -92,14 +102,22 @@ VECTOR_INLINE f32x16 load_bf16(const bf16 *x)
     return from_bits(__builtin_convertvector(half, u32x16) << 16);
 }
 
-/* Sixteen bf16_from_f32(). */
+/* Sixteen bf16_from_f32(). The narrowing is a loop because the compiler packs loops well on all
+ * paths. */
 VECTOR_INLINE u16x16 round_bf16(f32x16 v)
 {
     u32x16 bits = to_bits(v);
-    u32x16 rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
-    u32x16 nan = (u32x16)((bits & 0x7fffffffu) > 0x7f800000u);
-    rounded = (rounded & ~nan) | ((bits >> 16 | 0x40u) & nan);
-    return __builtin_convertvector(rounded, u16x16);
+    u32x16 rounded = bits + 0x7fffu + (bits >> 16 & 1u);
+    u32x16 nan = sign_mask(0x7f800000u - (bits & 0x7fffffffu));
+    rounded = (rounded & ~nan) | ((bits | 0x400000u) & nan);
+    uint32_t wide[LANES];
+    uint16_t narrow[LANES];
+    memcpy(wide, &rounded, sizeof(wide));
+    for (int i = 0; i < LANES; i++)
+        narrow[i] = (uint16_t)(wide[i] >> 16);
+    u16x16 half;
+    memcpy(&half, narrow, sizeof(half));
+    return half;
 }
 
 VECTOR_INLINE void store_bf16(bf16 *y, f32x16 v)
@@ -154,42 +172,58 @@ typedef float f32x4 __attribute__((vector_size(16)));
 /* The sum over lanes: halves onto halves. */
 VECTOR_INLINE float sum_lanes(f32x16 v)
 {
-    f32x8 a = __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15);
-    f32x4 b = __builtin_shufflevector(a, a, 0, 1, 2, 3) + __builtin_shufflevector(a, a, 4, 5, 6, 7);
-    b = b + __builtin_shufflevector(b, b, 2, 3, 2, 3);
-    b = b + __builtin_shufflevector(b, b, 1, 1, 1, 1);
-    return b[0];
+    f32x8 a[2];
+    memcpy(a, &v, sizeof(a));
+    a[0] += a[1];
+    f32x4 b[2];
+    memcpy(b, &a[0], sizeof(b));
+    b[0] += b[1];
+    return (b[0][0] + b[0][2]) + (b[0][1] + b[0][3]);
 }
 
-VECTOR_INLINE f32x16 select_lanes(i32x16 mask, f32x16 yes, f32x16 no)
+VECTOR_INLINE f32x16 select_lanes(u32x16 mask, f32x16 yes, f32x16 no)
 {
-    u32x16 m = (u32x16)mask;
-    return from_bits((to_bits(yes) & m) | (to_bits(no) & ~m));
+    return from_bits((to_bits(yes) & mask) | (to_bits(no) & ~mask));
 }
 
+/* All ones in the first n lanes; n may be anything. */
+VECTOR_INLINE u32x16 first_lanes(int n)
+{
+    const i32x16 numbers = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    return (u32x16)((numbers - n) >> 31);
+}
+
+/* Of NaN and a number either may come. */
 VECTOR_INLINE f32x16 max_lanes(f32x16 a, f32x16 b)
 {
-    return select_lanes(a > b, a, b);
+    return select_lanes(sign_mask(to_bits(a - b)), b, a);
 }
 
 VECTOR_INLINE float largest_lane(f32x16 v)
 {
-    f32x16 a = max_lanes(v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
-    a = max_lanes(a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
-    a = max_lanes(a, __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
-    a = max_lanes(a, __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
+    f32x16 a = max_lanes(
+        v, __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));
+    a = max_lanes(
+        a, __builtin_shufflevector(a, a, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11));
+    a = max_lanes(
+        a, __builtin_shufflevector(a, a, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+    a = max_lanes(
+        a, __builtin_shufflevector(a, a, 1, 0, 3, 2, 5, 4, 7, 6, 9, 8, 11, 10, 13, 12, 15, 14));
     return a[0];
 }
 
 /*
- * e^x for x <= 88, 0 below -87.3 (where results would be subnormal), within 2 units in the last place; NaN stays NaN.
- * x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); e^r by a polynomial of degree 6 fitted
- * to the interval; 2^n through the exponent bits.
+ * e^x for x <= 88, 0 below -87.7 (where it would be subnormal), within 2 units in the last place;
+ * NaN stays NaN. x = n ln 2 + r with |r| <= ln 2 / 2, ln 2 in two parts (Cody and Waite 1980); e^r
+ * by a polynomial of degree 6 fitted to the interval; 2^n through the exponent bits.
  */
 VECTOR_INLINE f32x16 exp_lanes(f32x16 x)
 {
     const float magic = 0x1.8p23f; /* added and taken away it rounds to a whole number */
+    const uint32_t far = 0x43480000u, infinity = 0x7f800000u; /* 200 */
+    u32x16 size = to_bits(x) & 0x7fffffffu, beyond = size - far;
+    u32x16 excess = beyond & ~sign_mask(beyond) & ~sign_mask(infinity - size);
+    x = from_bits(to_bits(x) - excess); /* at least -200, or NaN */
     f32x16 shifted = x * 0x1.715476p0f + magic;
     f32x16 n = shifted - magic;
     f32x16 r = x - n * 0x1.62e4p-1f;
@@ -199,10 +233,8 @@ VECTOR_INLINE f32x16 exp_lanes(f32x16 x)
     p = p * r + 0x1.55548ep-3f;
     p = p * r + 0x1.fffff8p-2f;
     p = p * r * r + r + 1.0f;
-    u32x16 scale = (to_bits(shifted) + 127u) << 23;
-    f32x16 y = p * from_bits(scale);
-    y = select_lanes(x < -87.3f, (f32x16){0}, y);
-    return select_lanes(x == x, y, x);
+    u32x16 exponent = to_bits(shifted) - 0x4b400000u + 127u;
+    return p * from_bits((exponent & ~sign_mask(exponent - 1u)) << 23);
 }
 
 #endif

@@ -1,17 +1,20 @@
 /*
- * attention.c - the f32 twin: each row and head alone, split after split of 256 positions, merged in order.
+ * attention.c - the f32 twin: each row and head alone, split after split of 256 positions, merged
+ * in order.
  */
 #include <math.h>
 
 #include "kernels/attention_launch.h"
 #include "kernels/kv_layout.h"
 
-/* The result of the positions so far, before division: largest score, sum of exponentials, weighted values. */
+/* The result of the positions so far, before division: largest score, sum of exponentials, weighted
+ * values. */
 struct partial {
     float largest, sum, values[HEAD_DIM_MAX];
 };
 
-static void block_scores(float *restrict scores, const float *restrict q, const float *restrict keys, int head_dim)
+static void block_scores(float *restrict scores, const float *restrict q,
+                         const float *restrict keys, int head_dim)
 {
     for (int j = 0; j < KV_BLOCK_TOKENS; j++)
         scores[j] = 0;
@@ -20,25 +23,27 @@ static void block_scores(float *restrict scores, const float *restrict q, const 
             scores[j] += q[i] * keys[i * KV_BLOCK_TOKENS + j];
 }
 
-static void add_values(float *restrict sum, const float *restrict values, float weight, int head_dim)
+static void add_values(float *restrict sum, const float *restrict values, float weight,
+                       int head_dim)
 {
     for (int i = 0; i < head_dim; i++)
         sum[i] += weight * values[i];
 }
 
 /* Positions [first, first + n), n <= KV_SPLIT_TOKENS. */
-static void reduce_split(struct partial *out, const struct attention_launch *l, const struct kv_segment *s,
-                         int kv_head, const float *q, int first, int n)
+static void reduce_split(struct partial *out, const struct attention_launch *l,
+                         const struct kv_segment *s, int kv_head, const float *q, int first, int n)
 {
     const int d = l->shape->head_dim;
     float scores[KV_SPLIT_TOKENS];
-    const float *keys[KV_SPLIT_TOKENS / KV_BLOCK_TOKENS];
+    const float *values[KV_SPLIT_TOKENS / KV_BLOCK_TOKENS];
     const float scale = 1.0f / sqrtf((float)d);
     *out = (struct partial){.largest = -INFINITY};
     for (int b = 0; b * KV_BLOCK_TOKENS < n; b++) {
         int32_t block = s->blocks[first / KV_BLOCK_TOKENS + b];
-        keys[b] = (const float *)(const void *)kv_head_at(l->kv, l->shape, block, kv_head);
-        block_scores(scores + b * KV_BLOCK_TOKENS, q, keys[b], d);
+        values[b] = kv_values_at(l->kv, l->shape, block, kv_head);
+        block_scores(scores + b * KV_BLOCK_TOKENS, q, kv_keys_at(l->kv, l->shape, block, kv_head),
+                     d);
     }
     for (int j = 0; j < n; j++) {
         scores[j] *= scale;
@@ -46,9 +51,8 @@ static void reduce_split(struct partial *out, const struct attention_launch *l, 
     }
     for (int j = 0; j < n; j++) {
         float weight = expf(scores[j] - out->largest);
-        const float *values = keys[j / KV_BLOCK_TOKENS] + KV_BLOCK_TOKENS * d;
         out->sum += weight;
-        add_values(out->values, values + (j % KV_BLOCK_TOKENS) * d, weight, d);
+        add_values(out->values, values[j / KV_BLOCK_TOKENS] + (j % KV_BLOCK_TOKENS) * d, weight, d);
     }
 }
 
@@ -62,12 +66,14 @@ static void merge(struct partial *total, const struct partial *next, int head_di
         total->values[i] = total->values[i] * a + next->values[i] * b;
 }
 
-static void attend(const struct attention_launch *l, const struct kv_segment *s, int row_of_segment, int head)
+static void attend(const struct attention_launch *l, const struct kv_segment *s, int row_of_segment,
+                   int head)
 {
     const struct attention_shape *shape = l->shape;
     const int d = shape->head_dim, kv_head = head / (shape->n_heads / shape->n_kv_heads);
     size_t row = (size_t)(s->first_row + row_of_segment);
-    const float *q = (const float *)l->qkv + row * qkv_row_numbers(shape) + (size_t)head * (size_t)d;
+    const float *q =
+        (const float *)l->qkv + row * qkv_row_numbers(shape) + (size_t)head * (size_t)d;
     float *y = (float *)l->y + (row * (size_t)shape->n_heads + (size_t)head) * (size_t)d;
     int n_positions = s->start + row_of_segment + 1;
     struct partial total, next;

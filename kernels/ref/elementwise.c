@@ -27,7 +27,8 @@ void rmsnorm_ref(const struct rmsnorm_launch *l, int first, int last)
         float *y = (float *)l->y + at;
         if (l->delta)
             for (int i = 0; i < l->hidden; i++)
-                ((float *)l->x_updated)[at + (size_t)i] += ((const float *)l->delta)[at + (size_t)i];
+                ((float *)l->x_updated)[at + (size_t)i] +=
+                    ((const float *)l->delta)[at + (size_t)i];
         float scale = 1.0f / sqrtf(sum_of_squares(x, l->hidden) / (float)l->hidden + l->eps);
         for (int i = 0; i < l->hidden; i++)
             y[i] = x[i] * scale * l->weight[i];

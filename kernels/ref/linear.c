@@ -1,8 +1,9 @@
 /*
- * linear.c - the f32 product: each output is one sum from the first input to the last, product and sum rounded apart.
+ * linear.c - the f32 product: each output is one sum from the first input to the last, product and
+ * sum rounded apart.
  *
- * Rows go four at a time so that a group of weights is loaded once for them. The same source is compiled for wider
- * vectors too; since no product is fused, all of them give the same bits.
+ * Rows go four at a time so that a group of weights is loaded once for them. The same source is
+ * compiled for wider vectors too; since no product is fused, all of them give the same bits.
  */
 #include "kernels/linear_weight.h"
 
@@ -12,7 +13,8 @@ enum { ROWS = 4 };
 
 #define INLINE static inline __attribute__((always_inline))
 
-INLINE void multiply_rows(f32x16 sum[ROWS], const float *x, size_t ld_x, const float *group, int n_in, const int rows)
+INLINE void multiply_rows(f32x16 sum[ROWS], const float *x, size_t ld_x, const float *group,
+                          int n_in, const int rows)
 {
     for (int in = 0; in < n_in; in++) {
         f32x16 w;
@@ -65,7 +67,8 @@ __attribute__((target("avx2"))) static void group_avx2(const struct linear_launc
     multiply_group(l, group);
 }
 
-__attribute__((target("avx512f"))) static void group_avx512(const struct linear_launch *l, int group)
+__attribute__((target("avx512f"))) static void group_avx512(const struct linear_launch *l,
+                                                            int group)
 {
     multiply_group(l, group);
 }

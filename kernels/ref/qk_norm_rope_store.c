@@ -7,7 +7,8 @@
 #include "kernels/kv_layout.h"
 
 /* y = layernorm(x) * weight + bias over one head; y may be x. */
-static void layernorm(float *y, const float *x, const float *weight, const float *bias, int n, float eps)
+static void layernorm(float *y, const float *x, const float *weight, const float *bias, int n,
+                      float eps)
 {
     float sum = 0, squares = 0;
     for (int i = 0; i < n; i++)
@@ -36,7 +37,8 @@ void store_row_ref(const struct store_launch *l, const struct store_row *row)
     const struct attention_shape *shape = l->shape;
     const int d = shape->head_dim, slot = row->position % KV_BLOCK_TOKENS;
     float *q = (float *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
-    const float *k = q + (size_t)shape->n_heads * (size_t)d, *v = k + (size_t)shape->n_kv_heads * (size_t)d;
+    const float *k = q + (size_t)shape->n_heads * (size_t)d,
+                *v = k + (size_t)shape->n_kv_heads * (size_t)d;
     const float *angles = l->rope->values + (size_t)row->position * (size_t)d;
     for (int h = 0; h < shape->n_heads; h++) {
         size_t at = (size_t)h * (size_t)d;
@@ -48,9 +50,9 @@ void store_row_ref(const struct store_launch *l, const struct store_row *row)
         float turned[HEAD_DIM_MAX];
         layernorm(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, d, l->norm->eps);
         rotate(turned, angles, d);
-        float *keys =
-            (float *)(void *)kv_head_at(l->kv, shape, row->segment->blocks[row->position / KV_BLOCK_TOKENS], h);
-        float *values = keys + KV_BLOCK_TOKENS * d;
+        int32_t block = row->segment->blocks[row->position / KV_BLOCK_TOKENS];
+        float *keys = kv_keys_at(l->kv, shape, block, h),
+              *values = kv_values_at(l->kv, shape, block, h);
         for (int i = 0; i < d; i++) {
             keys[i * KV_BLOCK_TOKENS + slot] = turned[i];
             values[slot * d + i] = v[at + (size_t)i];

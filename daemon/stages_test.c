@@ -1,0 +1,334 @@
+/*
+ * Goal: a pipeline forms in the right order, is ready only when every hop stands, forms anew around
+ * a lost worker while the others keep their weights, and gives up at once when the first load is
+ * refused. Time is the test's.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "daemon/fake_worker.h"
+#include "daemon/limits.h"
+
+enum { N = 2, STEP_WAIT_MS = 5000, LOAD_WAIT_MS = 9000, KV_BLOCKS = 8, ROWS = 64 };
+
+struct bench {
+    struct fake_crew crew;
+    struct stages stages;
+    struct fake_worker workers[N];
+    int64_t now_ms;
+};
+
+static void set_up(struct bench *bench)
+{
+    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 2},
+                                            {.first_unit = 3, .last_unit = 5}};
+    memset(bench, 0, sizeof(*bench));
+    bench->now_ms = 1000;
+    fake_crew_open(&bench->crew);
+    struct stages_options options = {.crew = &bench->crew.crew,
+                                     .checkpoint = bench->crew.checkpoint,
+                                     .n_pipelines = 1,
+                                     .n_stages = N,
+                                     .cut = cut,
+                                     .compute = MGPT__COMPUTE__COMPUTE_F32,
+                                     .kv_blocks = KV_BLOCKS,
+                                     .rows_max = ROWS,
+                                     .sequences_max = 4,
+                                     .outputs_max = 8,
+                                     .step_wait_ms = STEP_WAIT_MS,
+                                     .load_wait_ms = LOAD_WAIT_MS};
+    assert_int_equal(stages_init(&bench->stages, &options, NULL), STATUS_OK);
+    for (int k = 0; k < N; k++)
+        fake_worker_open(&bench->workers[k], &bench->crew);
+}
+
+static void tear_down(struct bench *bench)
+{
+    stages_fini(&bench->stages);
+    for (int k = 0; k < N; k++)
+        fake_worker_close(&bench->workers[k]);
+    fake_crew_close(&bench->crew);
+}
+
+/* Takes one message off the control socket, as the loop does. */
+static void take(struct bench *bench)
+{
+    struct message message;
+    struct frame_peer peer;
+    bool known = false;
+    assert_int_equal(message_receive(bench->crew.crew.router, &peer, &message, FAKE_WAIT_MS, NULL),
+                     STATUS_OK);
+    for (int k = 0; k < N && !known; k++) {
+        struct worker *worker = &bench->stages.list[k].worker;
+        known = message.type == MESSAGE_HELLO &&
+                worker_greet(worker, &peer, message.hello, bench->now_ms);
+        if (!known && worker_is_peer(worker, &peer)) {
+            stages_on_message(&bench->stages, k, &message, bench->now_ms);
+            known = true;
+        }
+    }
+    assert_true(known);
+    message_clear(&message);
+}
+
+static void advance(struct bench *bench)
+{
+    stages_advance(&bench->stages, bench->now_ms);
+}
+
+static void greet(struct bench *bench, int k)
+{
+    fake_worker_hello(&bench->workers[k], &bench->stages.list[k].worker);
+    take(bench);
+    advance(bench);
+}
+
+static void load(struct bench *bench, int k)
+{
+    fake_worker_expect(&bench->workers[k], MESSAGE_LOAD);
+    fake_worker_loaded(&bench->workers[k], &bench->stages.list[k], bench->stages.epoch,
+                       k > 0 ? "ipc:///tmp/x" : "");
+    take(bench);
+    advance(bench);
+}
+
+static void connect_link(struct bench *bench)
+{
+    fake_worker_expect(&bench->workers[0], MESSAGE_CONNECT);
+    fake_worker_connected(&bench->workers[0]);
+    take(bench);
+    advance(bench);
+}
+
+static void form(struct bench *bench)
+{
+    advance(bench);
+    for (int k = 0; k < N; k++)
+        greet(bench, k);
+    for (int k = 0; k < N; k++)
+        load(bench, k);
+    connect_link(bench);
+    assert_true(bench->stages.ready);
+}
+
+static void test_forms_in_order(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    advance(&bench);
+    greet(&bench, 0);
+    struct message message = fake_worker_hear(&bench.workers[0], MESSAGE_LOAD);
+    assert_int_equal(message.load->epoch, 1);
+    assert_int_equal(message.load->first_unit, 0);
+    assert_int_equal(message.load->last_unit, 2);
+    assert_int_equal(message.load->n_stages, N);
+    assert_int_equal(message.load->kv_blocks, KV_BLOCKS);
+    assert_int_equal(message.load->rows_max, ROWS);
+    assert_int_equal(message.load->first_number, 1);
+    assert_string_equal(message.load->link_bind, "");
+    message_clear(&message);
+    greet(&bench, 1);
+    message = fake_worker_hear(&bench.workers[1], MESSAGE_LOAD);
+    assert_int_equal(message.load->stage_index, 1);
+    assert_non_null(strstr(message.load->link_bind, "ipc://"));
+    message_clear(&message);
+    /* The first stage is not told where the second is before that one is loaded. */
+    fake_worker_loaded(&bench.workers[0], &bench.stages.list[0], 1, "");
+    take(&bench);
+    advance(&bench);
+    fake_worker_expect_silence(&bench.workers[0]);
+    assert_false(bench.stages.ready);
+    fake_worker_loaded(&bench.workers[1], &bench.stages.list[1], 1, "tcp://10.0.0.7:1234");
+    take(&bench);
+    advance(&bench);
+    assert_false(bench.stages.ready);
+    message = fake_worker_hear(&bench.workers[0], MESSAGE_CONNECT);
+    assert_string_equal(message.connect->endpoint, "tcp://10.0.0.7:1234");
+    message_clear(&message);
+    fake_worker_connected(&bench.workers[0]);
+    take(&bench);
+    advance(&bench);
+    assert_true(bench.stages.ready);
+    tear_down(&bench);
+}
+
+static void test_another_checkpoint_is_refused(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    advance(&bench);
+    greet(&bench, 0);
+    fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
+    struct stage other = bench.stages.list[0];
+    other.last_unit = 1; /* a digest that is not that of units 0 to 2 */
+    fake_worker_loaded(&bench.workers[0], &other, 1, "");
+    take(&bench);
+    assert_true(bench.stages.failed);
+    assert_non_null(strstr(bench.stages.reason.text, "digests differ"));
+    tear_down(&bench);
+}
+
+static void test_first_refusal_is_the_end(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    advance(&bench);
+    greet(&bench, 0);
+    fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
+    fake_worker_fail(&bench.workers[0], MESSAGE_LOAD, STATUS_INVALID, 0, 0);
+    take(&bench);
+    assert_true(bench.stages.failed);
+    assert_int_equal(bench.stages.reason.code, STATUS_INVALID);
+    assert_non_null(strstr(bench.stages.reason.text, "as the test wants it"));
+    tear_down(&bench);
+}
+
+static void test_lost_worker_is_replaced_and_the_other_keeps_its_weights(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    form(&bench);
+    int pid = (int)bench.stages.list[1].worker.process.pid;
+    stages_lose(&bench.stages, 1, bench.now_ms, "the test");
+    assert_false(bench.stages.ready);
+    assert_false(bench.stages.failed);
+    assert_int_equal(bench.stages.epoch, 2);
+    advance(&bench); /* the first restart comes at once */
+    assert_true(bench.stages.list[1].worker.process.pid > 0);
+    assert_int_not_equal(bench.stages.list[1].worker.process.pid, pid);
+    struct message message = fake_worker_hear(&bench.workers[0], MESSAGE_RESET);
+    assert_int_equal(message.reset->epoch, 2);
+    assert_int_equal(message.reset->first_number, 1);
+    message_clear(&message);
+    fake_worker_ready(&bench.workers[0], 2);
+    take(&bench);
+    fake_worker_close(&bench.workers[1]);
+    fake_worker_open(&bench.workers[1], &bench.crew);
+    greet(&bench, 1);
+    load(&bench, 1);
+    assert_false(bench.stages.ready);
+    connect_link(&bench);
+    assert_true(bench.stages.ready);
+    tear_down(&bench);
+}
+
+static void test_pauses_grow(void **state)
+{
+    struct bench bench;
+    int64_t last_ms = 0;
+    (void)state;
+    set_up(&bench);
+    form(&bench);
+    for (int i = 0; i < 10; i++) {
+        struct worker *worker = &bench.stages.list[0].worker;
+        stages_lose(&bench.stages, 0, bench.now_ms, "the test");
+        int64_t pause_ms = worker->restart_ms - bench.now_ms;
+        assert_true(pause_ms >= last_ms);
+        assert_true(pause_ms <= WORKER_RESTART_PAUSE_MAX_MS);
+        if (pause_ms > 0) {
+            bench.now_ms += pause_ms - 1;
+            advance(&bench);
+            assert_int_equal(worker->process.pid, 0);
+            bench.now_ms++;
+        }
+        advance(&bench);
+        assert_true(worker->process.pid > 0);
+        last_ms = pause_ms;
+    }
+    assert_int_equal(last_ms, WORKER_RESTART_PAUSE_MAX_MS);
+    tear_down(&bench);
+}
+
+static void test_deadlines(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    form(&bench);
+    /* Hello does not come. */
+    stages_lose(&bench.stages, 1, bench.now_ms, "the test");
+    advance(&bench);
+    int life = bench.stages.list[1].worker.life;
+    fake_worker_expect(&bench.workers[0], MESSAGE_RESET);
+    fake_worker_ready(&bench.workers[0], bench.stages.epoch);
+    take(&bench);
+    bench.now_ms += WORKER_HELLO_WAIT_MS;
+    bench.stages.list[0].worker.heard_ms = bench.now_ms;
+    advance(&bench);
+    assert_int_equal(bench.stages.list[1].worker.life, life);
+    bench.now_ms += 1;
+    advance(&bench);
+    assert_non_null(strstr(bench.stages.reason.text, "hello"));
+    /* A Reset is not answered. */
+    advance(&bench);
+    fake_worker_expect(&bench.workers[0], MESSAGE_RESET);
+    bench.now_ms += STEP_WAIT_MS + 1;
+    advance(&bench);
+    assert_non_null(strstr(bench.stages.reason.text, "reset"));
+    tear_down(&bench);
+}
+
+static void test_silent_worker_is_lost(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    form(&bench);
+    bench.now_ms += STEP_WAIT_MS + WORKER_PING_MS;
+    advance(&bench);
+    assert_true(bench.stages.ready);
+    bench.stages.list[0].worker.heard_ms = bench.now_ms;
+    bench.now_ms++;
+    advance(&bench);
+    assert_false(bench.stages.ready);
+    assert_non_null(strstr(bench.stages.reason.text, "pings"));
+    tear_down(&bench);
+}
+
+static void test_refused_plan_begins_an_epoch(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    form(&bench);
+    fake_worker_fail(&bench.workers[1], MESSAGE_STEP_PLAN, STATUS_INVALID, 7,
+                     3); /* of an epoch long over */
+    take(&bench);
+    assert_int_equal(bench.stages.epoch, 1);
+    fake_worker_fail(&bench.workers[1], MESSAGE_STEP_PLAN, STATUS_INVALID, 1, 3);
+    take(&bench);
+    assert_int_equal(bench.stages.epoch, 2);
+    advance(&bench);
+    for (int k = 0; k < N; k++) {
+        fake_worker_expect(&bench.workers[k], MESSAGE_RESET);
+        fake_worker_ready(&bench.workers[k], 2);
+        take(&bench);
+    }
+    advance(&bench); /* nobody was killed, so the link stands */
+    assert_true(bench.stages.ready);
+    tear_down(&bench);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_forms_in_order),
+        cmocka_unit_test(test_another_checkpoint_is_refused),
+        cmocka_unit_test(test_first_refusal_is_the_end),
+        cmocka_unit_test(test_lost_worker_is_replaced_and_the_other_keeps_its_weights),
+        cmocka_unit_test(test_pauses_grow),
+        cmocka_unit_test(test_deadlines),
+        cmocka_unit_test(test_silent_worker_is_lost),
+        cmocka_unit_test(test_refused_plan_begins_an_epoch),
+    };
+    log_set_level(LOG_ERROR);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
