@@ -15,13 +15,14 @@
 #include "base/check.h"
 #include "scheduler/state.h"
 
-enum {
-    AGAIN_PLANS = 32, /* a refused head of the queue is looked at again after so many plans: curves
-                         move with time */
-    TEXT_ROUNDS =
-        256, /* text starts only if it can go on so long before pictures want the blocks */
-    PREFILL_TOKENS = 256 /* tokens of a prompt that count as a round */
-};
+/* A refused head of the queue is looked at again after so many rounds: curves move with time. */
+enum { AGAIN_ROUNDS = 8 };
+/* Text starts only if it can go on so long before pictures want the blocks. */
+enum { TEXT_ROUNDS = 256 };
+/* Starts are spread when the work that is here fills the pool so many times. */
+enum { PACE_POOLS = 2 };
+/* Tokens of a prompt that count as a round. */
+enum { PREFILL_TOKENS = 256 };
 
 /* ---- the queue ---- */
 
@@ -137,8 +138,46 @@ static bool fits(struct scheduler *s, const struct request *r)
     return peak_of_pictures(s, NULL, TEXT_ROUNDS, left) <= left;
 }
 
+/* Whether the work that is here fills the pool several times over. */
+static bool is_deep_backlog(const struct scheduler *s)
+{
+    int64_t enough = (int64_t)PACE_POOLS * s->options.kv_blocks, sum = 0;
+    for (int i = 0; i < s->n_running; i++)
+        sum += s->running[i]->blocks_final;
+    for (const struct request *r = s->queue.first; r && sum < enough; r = r->by_place.next)
+        sum += r->blocks_final;
+    return sum >= enough;
+}
+
+/* Rounds between the start of this picture and the next that fill the pool evenly. Pictures that
+ * start together also end together: on average the pool is then half empty. Evenly spread starts
+ * let twice as many run. */
+static double pace_rounds(const struct scheduler *s, const struct request *r)
+{
+    double final = r->blocks_final, pool = s->options.kv_blocks;
+    double first = request_blocks_after(r, 0);
+    double at_once = 2 * pool / (final + first) - 1;
+    if (at_once < 1)
+        at_once = 1;
+    return request_rounds_left(r) / at_once;
+}
+
+/* A picture that would fit may still have to wait its turn. Never while the stages have room for
+ * more micro-batches. */
+static bool is_too_early(const struct scheduler *s, const struct request *r)
+{
+    return request_is_picture(r) && s->n_running > s->options.n_stages &&
+           s->rounds < s->next_start_rounds && is_deep_backlog(s);
+}
+
 static void start(struct scheduler *s, struct request *r, int64_t now_ns)
 {
+    if (request_is_picture(r)) {
+        double from = s->rounds > s->next_start_rounds ? s->rounds : s->next_start_rounds;
+        if (s->n_running <= s->options.n_stages)
+            from = s->rounds;
+        s->next_start_rounds = from + pace_rounds(s, r);
+    }
     admission_dequeue(s, r);
     r->state = REQUEST_RUNNING;
     r->admitted = s->next_admission++;
@@ -155,17 +194,21 @@ static void start(struct scheduler *s, struct request *r, int64_t now_ns)
 
 void admission_run(struct scheduler *s, int64_t now_ns)
 {
-    if (!s->admit_soon && s->next_number < s->admit_again)
+    if (!s->admit_soon && s->rounds < s->admit_again)
         return;
-    s->admit_again = s->next_number + AGAIN_PLANS;
+    double again = s->rounds + AGAIN_ROUNDS;
     while (s->queue.first && s->n_running < s->options.running_max) {
         struct request *head = s->queue.first;
+        bool is_early = is_too_early(s, head);
+        if (is_early && s->next_start_rounds < again)
+            again = s->next_start_rounds;
         /* A request sent back may still have a draw under way: its token must not be fed twice. */
-        if (head->awaits_draw || !fits(s, head))
+        if (is_early || head->awaits_draw || !fits(s, head))
             break;
         start(s, head, now_ns);
     }
     s->admit_soon = false;
+    s->admit_again = again;
 }
 
 /* ---- growing ---- */

@@ -369,6 +369,7 @@ struct step *form_step(struct scheduler *s, struct slot *slot, int64_t now_ns)
     step->plan.slot = (int)(slot - s->slots);
     slot->n_in_flight++;
     slot->n_waiting += step->plan.n_draws > 0;
+    s->rounds += step->plan.n_draws > 0 ? 1.0 / s->n_slots : 0;
     slot->ready_order = s->next_ready++;
     return finish_step(s, step, now_ns);
 }

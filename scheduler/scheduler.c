@@ -582,7 +582,8 @@ void scheduler_reset(struct scheduler *s, int64_t now_ns, uint64_t epoch)
     s->n_release = 0;
     s->epoch = epoch;
     s->next_number = 1;
-    s->regroup_again = s->admit_again = 0;
+    s->regroup_again = 0;
+    s->admit_again = 0;
     s->now_ns = now_ns;
     account_restart_span(s);
     memset(s->history, 0, sizeof(s->history));

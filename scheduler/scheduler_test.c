@@ -269,6 +269,34 @@ static void test_memory_lets_staggered_pictures_overlap(void **state)
     world_fini(&world);
 }
 
+static void test_deep_backlog_starts_spread_out(void **state)
+{
+    (void)state;
+    /* Pictures of 5 blocks: 8 fit when they start together; spread out, about twice as many run. */
+    struct scheduler_options options = world_options(1, 40);
+    options.queue_max = 100;
+    world_init(&world, &options);
+    for (uint64_t id = 1; id <= 90; id++)
+        assert_int_equal(world_submit_picture(&world, id, 10, 256, 256, 1, NULL), STATUS_OK);
+    double running = 0;
+    int n = 0;
+    while (world.n_ended < 60) {
+        while (world_form(&world))
+            ;
+        struct scheduler_figures figures;
+        scheduler_figures(world.scheduler, world.now, &figures);
+        running += world.n_ended >= 30 ? figures.n_running : 0;
+        n += world.n_ended >= 30;
+        world.now += 1000000;
+        assert_int_equal(world_answer(&world, 0, 900000, NULL), STATUS_OK);
+    }
+    assert_true(running / n > 10);
+    world_run(&world, 100000);
+    assert_int_equal(world.n_ended, 90);
+    check_empty();
+    world_fini(&world);
+}
+
 static void test_text_goes_back_when_the_pool_is_full(void **state)
 {
     (void)state;
@@ -580,6 +608,7 @@ int main(void)
         cmocka_unit_test(test_prefill_does_not_delay_beyond_the_bound),
         cmocka_unit_test(test_memory_peak),
         cmocka_unit_test(test_memory_lets_staggered_pictures_overlap),
+        cmocka_unit_test(test_deep_backlog_starts_spread_out),
         cmocka_unit_test(test_text_goes_back_when_the_pool_is_full),
         cmocka_unit_test(test_pictures_push_text_out),
         cmocka_unit_test(test_guided_text_opens_pictures),

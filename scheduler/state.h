@@ -100,7 +100,9 @@ struct scheduler {
     int n_running, n_running_pictures;
     struct request **running; /* [running_max] */
     bool admit_soon;          /* something changed since the head of the queue was refused */
-    uint64_t admit_again;     /* plan number at which time alone may have changed it */
+    double admit_again;       /* round at which time alone may have changed it */
+    double rounds;            /* since creation: plans with draws over slots */
+    double next_start_rounds; /* when the next picture may start, while starts are spread */
     struct curve *curves;     /* [running_max + 1] scratch of admission.c */
     int (*needs)[2];          /* [running_max] likewise */
     struct request **members; /* [running_max] scratch of form.c */

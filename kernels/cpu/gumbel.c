@@ -98,6 +98,34 @@ gumbel_function gumbel_of(enum code_path path)
     return sixteen_of(path);
 }
 
+/* Adding zero turns the negative zero into the other. */
+VECTOR_INLINE void guide_lanes_body(float *out, const float *c, const float *u, float guidance,
+                                    int n, int *not_numbers)
+{
+    u32x16 seen = {0};
+    for (int i = 0; i < n; i += LANES) {
+        int here = n - i < LANES ? n - i : LANES;
+        f32x16 v = load_lanes(c, DTYPE_F32, (size_t)i, here);
+        if (u) {
+            f32x16 base = load_lanes(u, DTYPE_F32, (size_t)i, here);
+            v = base + guidance * (v - base);
+        }
+        v += 0.0f;
+        store_lanes(out, DTYPE_F32, (size_t)i, v, here);
+        seen |= sign_mask(0x7f800000u - (to_bits(v) & 0x7fffffffu));
+    }
+    for (int i = 0; i < LANES; i++)
+        *not_numbers |= seen[i] != 0;
+}
+FOR_EACH_PATH(guide_lanes,
+              (float *out, const float *c, const float *u, float guidance, int n, int *not_numbers),
+              (out, c, u, guidance, n, not_numbers))
+
+guide_function guide_of(enum code_path path)
+{
+    return guide_lanes_of(path);
+}
+
 double sample_log(double x)
 {
     f64x8 v = log_lanes((f64x8){0} + x);

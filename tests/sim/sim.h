@@ -72,7 +72,8 @@ struct sim_result {
     double mean_slots, mean_running;
     int n_finished;
     int64_t n_plans, n_events, preempted;
-    /* Mean of |estimate - truth| / truth: of what was left half way, and of the whole time, told to those that waited. */
+    /* Mean of |estimate - truth| / truth: of what was left half way, and of the whole time, told to
+     * those that waited. */
     double half_estimate_error, queue_estimate_error;
 };
 
