@@ -305,11 +305,13 @@ enum status sample(int32_t *ids, const struct sample_request *requests, int n_re
 {
     if (!stream_device(stream))
         return sample_on_host(ids, requests, n_requests, stream, err);
+    if (n_requests <= 0)
+        return STATUS_OK;
     size_t n_floats = 0;
     for (int i = 0; i < n_requests; i++)
         n_floats += (size_t)requests[i].n * (requests[i].unconditional ? 2 : 1);
-    float *logits = malloc((n_floats ? n_floats : 1) * sizeof(*logits)), *next = logits;
-    struct sample_request *fetched = calloc(n_requests ? (size_t)n_requests : 1, sizeof(*fetched));
+    float *logits = malloc(n_floats * sizeof(*logits)), *next = logits;
+    struct sample_request *fetched = calloc((size_t)n_requests, sizeof(*fetched));
     enum status st = STATUS_NOMEM;
     for (int i = 0; logits && fetched && i < n_requests; i++) {
         const struct sample_request *r = &requests[i], *before = i > 0 ? &requests[i - 1] : NULL;

@@ -34,7 +34,7 @@ enum { LANES = 32, CHUNK = 8 }; /* a chunk is what a thread reads at once: 16 by
 struct row_table;
 struct linear_plans;
 
-enum { CUDA_BLAS_WORKSPACE_BYTES = 32 << 20, CUDA_PARTIALS_BYTES = 64 << 20, CUDA_TABLE_BYTES = 4 << 20 };
+enum { CUDA_BLAS_WORKSPACE_BYTES = 32 << 20, CUDA_PARTIALS_BYTES = 32 << 20, CUDA_TABLE_BYTES = 4 << 20 };
 
 /* A CUDA device as one stream sees it. All memory but the plans' tests is taken when it is opened. */
 struct cuda_device {
