@@ -165,7 +165,8 @@ static void fill_stage(struct engine_stage_stats *out, const struct engine *engi
 
 static void fill_figures(struct engine *engine, struct engine_stats *out, int64_t now_ns)
 {
-    *out = engine->figures;
+    memcpy(out, &engine->figures,
+           offsetof(struct engine_stats, stages)); /* the long part is filled below */
     out->backlog_s = -1;
     for (int p = 0; p < engine->n_pipelines; p++) {
         struct scheduler_figures figures;

@@ -169,6 +169,14 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static struct machine_limits measure_limits(struct bench *b)
+{
+    struct machine_limits limits;
+    CHECK(machine_limits_measure(&limits, b->stream, MACHINE_LIMITS_BUFFER_BYTES, 100, NULL) ==
+          STATUS_OK);
+    return limits;
+}
+
 static void bench_rows(struct bench *b, int n)
 {
     const struct options *o = &b->o;
@@ -181,12 +189,12 @@ static void bench_rows(struct bench *b, int n)
            operations = 2 * (weights * n + scores) * o->layers;
     struct machine_limits before, after;
     int64_t times[STEPS_MAX];
-    CHECK(machine_limits_measure(&before, b->stream, 150, NULL) == STATUS_OK);
+    before = measure_limits(b);
     run_step(b, n);
     memset(b->part_ns, 0, sizeof(b->part_ns));
     for (int i = 0; i < o->steps; i++)
         times[i] = run_step(b, n);
-    CHECK(machine_limits_measure(&after, b->stream, 150, NULL) == STATUS_OK);
+    after = measure_limits(b);
     double bandwidth =
         before.read_bytes_s > after.read_bytes_s ? before.read_bytes_s : after.read_bytes_s;
     double peak =

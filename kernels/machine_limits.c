@@ -47,10 +47,10 @@ static void read_share(void *context, int thread_index, int n_threads)
                      launch->task->sums[thread_index]);
 }
 
-static enum status measure_reading(double *bytes_s, struct stream *stream, int ms,
-                                   struct error *err)
+static enum status measure_reading(double *bytes_s, struct stream *stream, size_t buffer_bytes,
+                                   int ms, struct error *err)
 {
-    struct read_task task = {.bytes = MACHINE_LIMITS_BUFFER_BYTES};
+    struct read_task task = {.bytes = buffer_bytes};
     void *buffer;
     enum status st = stream_alloc(stream, &buffer, task.bytes, err);
     if (st != STATUS_OK)
@@ -112,17 +112,47 @@ __attribute__((target("avx2,fma"))) static double peak_avx2(int turns)
         __asm__ volatile("" : "+x"(sum[i]));
     return AVX2_CHAINS * 16.0;
 }
+
+__attribute__((target("amx-tile,amx-bf16"))) static double peak_amx(int turns)
+{
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config = {.palette = 1};
+    for (int tile = 0; tile < 8; tile++) {
+        config.row_bytes[tile] = 64;
+        config.rows[tile] = 16;
+    }
+    _tile_loadconfig(&config); /* all tiles are zero then */
+    for (int t = 0; t < turns; t++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return 4 * 2.0 * 16 * 16 * 32;
+}
 #endif
 
-/* Where there is no loop of its own: the tile product on operands of the first-level cache. */
+/* For the portable path: the tile product on operands of the first-level cache. */
 static double peak_of_tile(tile_multiply multiply, int turns)
 {
     enum { ROWS = 32, PAIRS = 64 };
     static const _Alignas(64) bf16 a[ROWS * 2 * PAIRS], b[PAIRS * TILE_GROUPS_MAX * TILE_PAIR];
     float acc[ROWS * TILE_COLUMNS];
-    struct tile_product p = {
-        acc,  TILE_COLUMNS,    a,     2 * PAIRS, b,    TILE_PAIR, TILE_GROUPS_MAX * TILE_PAIR,
-        ROWS, TILE_GROUPS_MAX, PAIRS, 0,         NULL, 0};
+    struct tile_product p = {.acc = acc,
+                             .ld_acc = TILE_COLUMNS,
+                             .a = a,
+                             .ld_a = 2 * PAIRS,
+                             .b = b,
+                             .group_stride = TILE_PAIR,
+                             .pair_stride = TILE_GROUPS_MAX * TILE_PAIR,
+                             .n_rows = ROWS,
+                             .n_groups = TILE_GROUPS_MAX,
+                             .n_pairs = PAIRS,
+                             .n_products = 1};
     double operations = 2.0 * ROWS * TILE_COLUMNS * 2 * PAIRS;
     int products = (int)((double)turns * 1024 / operations) + 1;
     for (int i = 0; i < products; i++)
@@ -142,7 +172,9 @@ static void peak_share(void *context, int thread_index, int n_threads)
     (void)n_threads;
     double operations;
 #if defined(__x86_64__)
-    if (task->path == CODE_PATH_AVX512BF16)
+    if (task->path == CODE_PATH_AMX)
+        operations = peak_amx(task->turns);
+    else if (task->path == CODE_PATH_AVX512BF16)
         operations = peak_avx512bf16(task->turns);
     else if (task->path == CODE_PATH_AVX2)
         operations = peak_avx2(task->turns);
@@ -168,10 +200,10 @@ static double measure_peak(struct stream *stream, int ms)
     return best;
 }
 
-enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream, int ms,
-                                   struct error *err)
+enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream,
+                                   size_t buffer_bytes, int ms, struct error *err)
 {
     *limits = (struct machine_limits){0};
     limits->dense_flop_s = measure_peak(stream, ms);
-    return measure_reading(&limits->read_bytes_s, stream, ms, err);
+    return measure_reading(&limits->read_bytes_s, stream, buffer_bytes, ms, err);
 }

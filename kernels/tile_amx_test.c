@@ -117,7 +117,8 @@ static struct problem make_problem(const struct shape *s)
                                 .n_rows = s->n_rows,
                                 .n_groups = s->n_groups,
                                 .n_pairs = s->n_pairs,
-                                .resume = s->resume};
+                                .resume = s->resume,
+                                .n_products = 1};
     free(a);
     free(b);
     return x;

@@ -275,6 +275,13 @@ static void test_limits_and_lying_headers(void **state)
                                         8,    1,    1,    0,    0,    63, 0,    0xff, 0xd9};
     expect_refusal(huge_jpeg, sizeof(huge_jpeg), NULL, STATUS_INVALID, "65000x65000 pixels");
 
+    /* A chunk of 2 GB that is not there: found by png_fuzz, libpng would allocate it. */
+    f = load("plain3.png");
+    memcpy(f.bytes + 33, "\x79\xf8\x00\x0czTXt", 8);
+    expect_refusal(f.bytes, f.n, NULL, STATUS_INVALID,
+                   "the chunk at byte 33 has 2046296076 bytes, but");
+    free(f.bytes);
+
     expect_refusal((const uint8_t *)"", 0, NULL, STATUS_INVALID, "empty");
     expect_refusal((const uint8_t *)"GIF89a...........", 16, NULL, STATUS_UNSUPPORTED,
                    "no PNG, JPEG or WebP");

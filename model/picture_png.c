@@ -14,7 +14,13 @@
 #include "model/picture_codec.h"
 #include "model/text_buffer.h"
 
-enum { CHUNK_BYTES_MAX = 8 << 20, CHUNKS_KEPT_MAX = 128, KEY_BYTES_MAX = 79 };
+enum {
+    SIGNATURE_BYTES = 8,
+    CHUNK_FRAME_BYTES = 12, /* length, name, checksum */
+    CHUNK_BYTES_MAX = 8 << 20,
+    CHUNKS_KEPT_MAX = 128,
+    KEY_BYTES_MAX = 79
+};
 
 struct png_work {
     png_structp png;
@@ -96,6 +102,33 @@ static int find_orientation(struct png_work *work)
     return 1;
 }
 
+static uint32_t read_32(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
+
+/*
+ * Every chunk up to the end's must lie in the file: libpng allocates what a chunk says it has
+ * before it reads it.
+ */
+static enum status check_chunks(const uint8_t *bytes, size_t n_bytes, struct error *err)
+{
+    size_t at = SIGNATURE_BYTES;
+    while (at + CHUNK_FRAME_BYTES <= n_bytes) {
+        size_t length = read_32(bytes + at);
+        size_t left = n_bytes - at - CHUNK_FRAME_BYTES;
+        if (length > left)
+            return error_set(
+                err, STATUS_INVALID,
+                "PNG: the chunk at byte %zu has %zu bytes, but the file ends after %zu", at, length,
+                left);
+        if (memcmp(bytes + at + 4, "IEND", 4) == 0)
+            return STATUS_OK;
+        at += CHUNK_FRAME_BYTES + length;
+    }
+    return error_set(err, STATUS_INVALID, "PNG: the file ends too early, without IEND");
+}
+
 static enum status read_all(struct png_work *work, const struct picture_limits *limits,
                             int *orientation, struct error *err)
 {
@@ -120,11 +153,14 @@ enum status picture_png_read(struct picture **out, int *orientation, const uint8
 {
     *out = NULL;
     *orientation = 1;
+    enum status st = check_chunks(bytes, n_bytes, err);
+    if (st != STATUS_OK)
+        return st;
     struct png_work work = {.bytes = bytes, .n_bytes = n_bytes};
     work.png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &work, on_error, on_warning);
     work.info = work.png ? png_create_info_struct(work.png) : NULL;
-    enum status st = work.info ? read_all(&work, limits, orientation, err)
-                               : error_set(err, STATUS_NOMEM, "cannot start libpng");
+    st = work.info ? read_all(&work, limits, orientation, err)
+                   : error_set(err, STATUS_NOMEM, "cannot start libpng");
     png_destroy_read_struct(&work.png, &work.info, NULL);
     free(work.rows);
     if (st != STATUS_OK)

@@ -233,4 +233,48 @@ static inline int world_run(struct world *w, int plans_max)
     }
 }
 
+/* ---- what tests ask, of the one world of their file ---- */
+
+static struct world world __attribute__((unused));
+
+__attribute__((unused)) static const struct world_request *told(uint64_t id)
+{
+    return &world.requests[id];
+}
+
+__attribute__((unused)) static int blocks_in_use(void)
+{
+    struct scheduler_figures figures;
+    scheduler_figures(world.scheduler, world.now, &figures);
+    return figures.kv_blocks_used;
+}
+
+/* Generated tokens of a picture: rows with their new lines, and the end. */
+__attribute__((unused)) static int picture_tokens(int width, int height)
+{
+    return height / 16 * (width / 16 + 1) + 1;
+}
+
+/* Nothing is accounted for, nothing is held. */
+__attribute__((unused)) static void check_empty(void)
+{
+    CHECK(blocks_in_use() == 0);
+    CHECK(world.stages.blocks_used == 0);
+    CHECK(world.stages.n_sequences == 0);
+}
+
+/* The tokens a picture has when it is alone on one stage. */
+__attribute__((unused)) static void alone(uint64_t id, int n_text, int width, int height,
+                                          float guidance, int32_t *tokens)
+{
+    struct scheduler_options options = world_options(1, 512);
+    static struct world other;
+    world_init(&other, &options);
+    CHECK(world_submit_picture(&other, id, n_text, width, height, guidance, NULL) == STATUS_OK);
+    world_run(&other, 5000);
+    memcpy(tokens, other.requests[id].tokens,
+           (size_t)other.requests[id].n_tokens * sizeof(*tokens));
+    world_fini(&other);
+}
+
 #endif

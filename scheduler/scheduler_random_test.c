@@ -27,7 +27,7 @@ static int roll(int n)
     return (int)((random_state >> 33) % (uint64_t)n);
 }
 
-static struct world world, other;
+static struct world other;
 static int32_t prompts[REQUESTS + 1][400];
 static struct scheduler_request specs[REQUESTS + 1];
 static int positions[REQUESTS + 1][8];

@@ -12,32 +12,6 @@
 
 #include "scheduler/fake_world.h"
 
-static struct world world;
-
-static const struct world_request *told(uint64_t id)
-{
-    return &world.requests[id];
-}
-
-static int blocks_in_use(void)
-{
-    struct scheduler_figures figures;
-    scheduler_figures(world.scheduler, world.now, &figures);
-    return figures.kv_blocks_used;
-}
-
-static int picture_tokens(int width, int height)
-{
-    return height / 16 * (width / 16 + 1) + 1;
-}
-
-static void check_empty(void)
-{
-    assert_int_equal(blocks_in_use(), 0);
-    assert_int_equal(world.stages.blocks_used, 0);
-    assert_int_equal(world.stages.n_sequences, 0);
-}
-
 static void test_guided_picture(void **state)
 {
     (void)state;
@@ -102,20 +76,6 @@ static void test_forced_rows(void **state)
     world_run(&world, 10);
     check_empty();
     world_fini(&world);
-}
-
-/* The tokens of each request when it is alone on one stage. */
-static void alone(uint64_t id, int n_text, int width, int height, float guidance, int32_t *tokens)
-{
-    struct scheduler_options options = world_options(1, 512);
-    static struct world other;
-    world_init(&other, &options);
-    assert_int_equal(world_submit_picture(&other, id, n_text, width, height, guidance, NULL),
-                     STATUS_OK);
-    world_run(&other, 5000);
-    memcpy(tokens, other.requests[id].tokens,
-           (size_t)other.requests[id].n_tokens * sizeof(*tokens));
-    world_fini(&other);
 }
 
 static void test_many_equal_alone(void **state)

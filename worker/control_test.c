@@ -40,6 +40,7 @@ struct house {
     char folder[64], endpoint[128], binds[WORKERS_MAX][128];
     void *zmq, *router;
     struct worker workers[WORKERS_MAX];
+    struct curve_keys *keys; /* NULL: plain */
     int n;
 };
 
@@ -79,21 +80,24 @@ static void tell(struct house *h, int k, enum message_type type, const ProtobufC
         fail_msg("%s", err.text);
 }
 
-static void house_open(struct house *h, int n, Mgpt__Role role, int silence_ms)
+/* h is all zero, or has keys. */
+static void house_start(struct house *h, int n, Mgpt__Role role, int silence_ms)
 {
-    memset(h, 0, sizeof(*h));
     strcpy(h->folder, "/tmp/control_test.XXXXXX");
     assert_non_null(mkdtemp(h->folder));
     snprintf(h->endpoint, sizeof(h->endpoint), "ipc://%s/control", h->folder);
     h->zmq = zmq_ctx_new();
     h->router = zmq_socket(h->zmq, ZMQ_ROUTER);
     assert_int_equal(frame_configure_socket(h->router, &err), STATUS_OK);
+    if (h->keys)
+        assert_int_equal(curve_set_server(h->router, h->keys, &err), STATUS_OK);
     assert_int_equal(zmq_bind(h->router, h->endpoint), 0);
     h->n = n;
     for (int k = 0; k < n; k++) {
         struct message m;
         snprintf(h->binds[k], sizeof(h->binds[k]), "ipc://%s/link-%d", h->folder, k);
         h->workers[k].options = (struct control_options){.endpoint = h->endpoint,
+                                                         .keys = h->keys,
                                                          .role = role,
                                                          .model_dir = MODEL,
                                                          .vq_dir = MODEL "/tokenizer",
@@ -127,6 +131,12 @@ static void house_close(struct house *h)
         unlink(path);
     }
     rmdir(h->folder);
+}
+
+static void house_open(struct house *h, int n, Mgpt__Role role, int silence_ms)
+{
+    memset(h, 0, sizeof(*h));
+    house_start(h, n, role, silence_ms);
 }
 
 static Mgpt__Load make_load(const struct house *h, int k, uint64_t epoch)
@@ -427,6 +437,34 @@ static void test_activations_that_do_not_come(void **state)
     house_close(&h);
 }
 
+/* With keys the control link and each hop are encrypted; a hop's key is its own and comes with
+ * Loaded. */
+static void test_pipeline_with_keys(void **state)
+{
+    (void)state;
+    struct house h = {.n = 0};
+    struct message m;
+    struct simple_plan p;
+    struct curve_keys keys;
+    assert_int_equal(curve_generate(&keys, &err), STATUS_OK);
+    h.keys = &keys;
+    house_start(&h, 2, MGPT__ROLE__ROLE_STAGE, 60000);
+    strcpy(h.binds[1], "tcp://127.0.0.1:*");
+    load_all(&h, 1);
+    make_plan(&p, 1, 1, 1, 0, 10);
+    send_to_all(&h, &p);
+    expect_results(&h, 1, &m);
+    assert_int_equal(m.step_result->status, STATUS_OK);
+    message_clear(&m);
+    Mgpt__Load load = make_load(&h, 1, 1);
+    tell(&h, 1, MESSAGE_LOAD, &load.base);
+    expect(&h, 1, MESSAGE_LOADED, &m);
+    assert_int_equal(strlen(m.loaded->link_key), CURVE_KEY_CHARS);
+    assert_string_not_equal(m.loaded->link_key, keys.public_key);
+    message_clear(&m);
+    house_close(&h);
+}
+
 /* A hop that leads nowhere is a Failure after its limit; a plan without a hop fails at once. */
 static void test_broken_links(void **state)
 {
@@ -573,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_malformed_frames),
         cmocka_unit_test(test_failure_is_passed_on),
         cmocka_unit_test(test_activations_that_do_not_come),
+        cmocka_unit_test(test_pipeline_with_keys),
         cmocka_unit_test(test_broken_links),
         cmocka_unit_test(test_draws_without_a_model),
         cmocka_unit_test(test_codec),

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/log.h"
 #include "base/options.h"
 #include "worker/control.h"
@@ -21,6 +22,7 @@ struct settings {
     int role, level;
     const char *device, *cpus;
     int n_threads, silence_ms;
+    bool no_confine;
 };
 
 static const char *const roles[] = {"stage", "codec", NULL};
@@ -53,6 +55,8 @@ static const struct option table[] = {
      .help = "pin the threads to CPUs, like 0-3,8"},
     {"log-level", "LEVEL", OPTION_CHOICE, offsetof(struct settings, level), .default_value = "info",
      .choices = levels, .heading = "Other", .help = "lines on stderr"},
+    {"no-confine", NULL, OPTION_FLAG, offsetof(struct settings, no_confine),
+     .help = "keep the system calls and capabilities that a worker never needs"},
     {0}};
 
 static const struct option_set options = {
@@ -119,13 +123,25 @@ static enum status open_stream(struct stream **out, const struct settings *setti
     return st == STATUS_OK ? stream_create(out, &stream, err) : st;
 }
 
+/* Before threads are started. A system without seccomp is no reason not to serve. */
+static enum status confine(const struct settings *settings, struct error *err)
+{
+    if (settings->no_confine)
+        return STATUS_OK;
+    enum status st = confine_process(CONFINE_LEAF, err);
+    if (st != STATUS_UNSUPPORTED)
+        return st;
+    log_info("worker", "not confined reason=\"%s\"", err->text);
+    return STATUS_OK;
+}
+
 static enum status run(const struct settings *settings, struct error *err)
 {
     struct curve_keys keys;
     struct stream *stream = NULL;
     char vq_dir[PATH_MAX];
-    enum status st = STATUS_OK;
-    if (settings->key)
+    enum status st = confine(settings, err);
+    if (st == STATUS_OK && settings->key)
         st = curve_load_file(&keys, settings->key, err);
     if (st == STATUS_OK)
         st = open_stream(&stream, settings, err);

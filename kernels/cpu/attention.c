@@ -17,7 +17,7 @@
 #include "kernels/cpu/vector.h"
 #include "kernels/kv_layout.h"
 
-enum { QUERIES = 48, AHEAD = 1 };
+enum { QUERIES = 48 };
 
 /* Work space of a thread, cut out of its scratch. */
 struct space {
@@ -40,7 +40,7 @@ struct unit {
     float scale;
     tile_multiply multiply;
     struct space *space;
-    struct operand_walk *ahead;
+    const bf16 *next_keys; /* where the unit behind this one begins, or NULL */
 };
 
 static int n_queries_max(const struct attention_shape *shape)
@@ -96,57 +96,74 @@ static void gather_queries(const struct unit *u)
         }
 }
 
-/* n positions of a block, those of the split from `at` on, of one kv head of the unit. */
-static void block_scores(const struct unit *u, int32_t block, int at, int n, int head)
+/* Where the operands of the n positions from `at` of the split lie; panel -1: keys. */
+static const bf16 *operand_at(const struct unit *u, int first, int at, int panel)
 {
-    size_t query = (size_t)head * (size_t)u->a_head;
-    struct tile_product p = {.acc = u->space->scores + query * KV_SPLIT_TOKENS + at,
-                             .ld_acc = KV_SPLIT_TOKENS,
-                             .a = u->space->queries + query * (size_t)u->head_dim,
-                             .ld_a = (size_t)u->head_dim,
-                             .b = kv_keys_at(u->l->kv, u->l->shape, block, u->place.kv_head + head),
-                             .group_stride = kv_key_group_stride(u->head_dim),
-                             .pair_stride = TILE_PAIR,
-                             .n_rows = u->a_head,
-                             .n_groups = (n + TILE_GROUP - 1) / TILE_GROUP,
-                             .n_pairs = u->head_dim / 2};
-    p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
-    u->multiply(&p);
+    int32_t block = u->place.segment->blocks[(first + at) / KV_BLOCK_TOKENS];
+    if (panel < 0)
+        return kv_keys_at(u->l->kv, u->l->shape, block, u->place.kv_head);
+    return kv_panel_at(u->l->kv, u->l->shape, block, u->place.kv_head, panel);
 }
 
-static void block_values(const struct unit *u, int32_t block, int at, int n, int head)
+/* Scores of the n positions from `first` on, block after block, in each the heads of the unit. */
+static void split_scores(const struct unit *u, int first, int n)
 {
-    size_t query = (size_t)head * (size_t)u->a_head;
-    const bf16 *values = kv_values_at(u->l->kv, u->l->shape, block, u->place.kv_head + head);
-    for (int panel = 0; panel * KV_PANEL_COLUMNS < u->columns; panel++) {
-        int groups = kv_panel_groups(u->head_dim, panel);
-        struct tile_product p = {.acc = u->space->split + query * (size_t)u->columns +
-                                        panel * KV_PANEL_COLUMNS,
-                                 .ld_acc = (size_t)u->columns,
-                                 .a = u->space->weights + query * KV_SPLIT_TOKENS + at,
-                                 .ld_a = KV_SPLIT_TOKENS,
-                                 .b = values + kv_panel_offset(panel),
-                                 .group_stride = TILE_PAIR,
-                                 .pair_stride = (size_t)groups * TILE_PAIR,
+    for (int at = 0; at < n; at += KV_BLOCK_TOKENS) {
+        int left = n - at < KV_BLOCK_TOKENS ? n - at : KV_BLOCK_TOKENS;
+        int last = at + KV_BLOCK_TOKENS >= n;
+        struct tile_product p = {.acc = u->space->scores + at,
+                                 .ld_acc = KV_SPLIT_TOKENS,
+                                 .a = u->space->queries,
+                                 .ld_a = (size_t)u->head_dim,
+                                 .b = operand_at(u, first, at, -1),
+                                 .group_stride = kv_key_group_stride(u->head_dim),
+                                 .pair_stride = TILE_PAIR,
                                  .n_rows = u->a_head,
-                                 .n_groups = groups,
-                                 .n_pairs = (n + 1) / 2,
-                                 .resume = at > 0};
-        p.prefetch_bytes = operand_walk_next(u->ahead, &p.prefetch);
+                                 .n_groups = (left + TILE_GROUP - 1) / TILE_GROUP,
+                                 .n_pairs = u->head_dim / 2,
+                                 .n_products = u->place.n_heads,
+                                 .acc_step = (size_t)u->a_head * KV_SPLIT_TOKENS,
+                                 .a_step = (size_t)u->a_head * (size_t)u->head_dim,
+                                 .b_step = kv_key_bytes(u->l->shape) / sizeof(bf16),
+                                 .next = last ? operand_at(u, first, 0, 0)
+                                              : operand_at(u, first, at + KV_BLOCK_TOKENS, -1)};
         u->multiply(&p);
     }
 }
 
-typedef void (*block_step)(const struct unit *u, int32_t block, int at, int n, int head);
-
-/* All blocks of the n positions from `first` on, in each all heads. */
-static void for_each_block(const struct unit *u, int first, int n, block_step run)
+/* One panel of values; next: what is read after it. */
+static void panel_values(const struct unit *u, int first, int n, int panel, const bf16 *next)
 {
+    int groups = kv_panel_groups(u->head_dim, panel);
     for (int at = 0; at < n; at += KV_BLOCK_TOKENS) {
         int left = n - at < KV_BLOCK_TOKENS ? n - at : KV_BLOCK_TOKENS;
-        int32_t block = u->place.segment->blocks[(first + at) / KV_BLOCK_TOKENS];
-        for (int head = 0; head < u->place.n_heads; head++)
-            run(u, block, at, left, head);
+        int last = at + KV_BLOCK_TOKENS >= n;
+        struct tile_product p = {.acc = u->space->split + panel * KV_PANEL_COLUMNS,
+                                 .ld_acc = (size_t)u->columns,
+                                 .a = u->space->weights + at,
+                                 .ld_a = KV_SPLIT_TOKENS,
+                                 .b = operand_at(u, first, at, panel),
+                                 .group_stride = TILE_PAIR,
+                                 .pair_stride = (size_t)groups * TILE_PAIR,
+                                 .n_rows = u->a_head,
+                                 .n_groups = groups,
+                                 .n_pairs = (left + 1) / 2,
+                                 .resume = at > 0,
+                                 .n_products = u->place.n_heads,
+                                 .acc_step = (size_t)u->a_head * (size_t)u->columns,
+                                 .a_step = (size_t)u->a_head * KV_SPLIT_TOKENS,
+                                 .b_step = kv_panel_words(u->head_dim, panel),
+                                 .next = last ? next
+                                              : operand_at(u, first, at + KV_BLOCK_TOKENS, panel)};
+        u->multiply(&p);
+    }
+}
+
+static void split_values(const struct unit *u, int first, int n, const bf16 *next)
+{
+    for (int panel = 0; panel * KV_PANEL_COLUMNS < u->columns; panel++) {
+        int last = (panel + 1) * KV_PANEL_COLUMNS >= u->columns;
+        panel_values(u, first, n, panel, last ? next : operand_at(u, first, 0, panel + 1));
     }
 }
 
@@ -227,10 +244,12 @@ VECTOR_INLINE void attend_body(const struct unit *u)
     int n_positions = n_seen(u, u->n_queries - 1);
     for (int first = 0; first < n_positions; first += KV_SPLIT_TOKENS) {
         int n = n_positions - first < KV_SPLIT_TOKENS ? n_positions - first : KV_SPLIT_TOKENS;
-        for_each_block(u, first, n, block_scores);
+        int last = first + n >= n_positions;
+        split_scores(u, first, n);
         for (int q = 0; q < u->n_queries; q++)
             weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n);
-        for_each_block(u, first, n, block_values);
+        split_values(u, first, n,
+                     last ? u->next_keys : operand_at(u, first + KV_SPLIT_TOKENS, 0, -1));
         for (int q = 0; q < u->n_queries; q++)
             if (n_seen(u, q) > first)
                 merge(u, q, first == 0);
@@ -246,12 +265,6 @@ struct task {
     int failed; /* written by any thread that finds no memory */
 };
 
-static void fetch(const char *address, size_t bytes)
-{
-    for (size_t at = 0; at < bytes; at += 64)
-        __builtin_prefetch(address + at);
-}
-
 static void attend_share(void *context, int thread_index, int n_threads)
 {
     struct task *task = context;
@@ -266,23 +279,20 @@ static void attend_share(void *context, int thread_index, int n_threads)
     enum code_path path = stream_code_path(task->stream);
     attend_function attend = attend_of(path);
     struct unit_walk walk;
-    struct operand_walk ahead;
     unit_walk_begin(&walk, task->l, n_queries_max(shape), thread_index, n_threads);
-    operand_walk_begin(&ahead, &walk);
-    for (int i = 0; i < AHEAD; i++) {
-        const char *address;
-        size_t bytes = operand_walk_next(&ahead, &address);
-        fetch(address, bytes);
-    }
     struct unit u = {.l = task->l,
                      .group = shape->n_heads / shape->n_kv_heads,
                      .head_dim = shape->head_dim,
                      .columns = kv_value_groups(shape->head_dim) * KV_GROUP,
                      .scale = 1.0f / sqrtf((float)shape->head_dim),
                      .multiply = tile_multiply_any_of(path),
-                     .space = &space,
-                     .ahead = &ahead};
-    while (unit_walk_next(&walk, &u.place)) {
+                     .space = &space};
+    struct unit_place next;
+    for (int more = unit_walk_next(&walk, &next); more;) {
+        u.place = next;
+        more = unit_walk_next(&walk, &next);
+        u.next_keys =
+            more ? kv_keys_at(u.l->kv, shape, next.segment->blocks[0], next.kv_head) : NULL;
         u.a_head = u.place.n_rows * u.group;
         u.n_queries = u.place.n_heads * u.a_head;
         attend(&u);

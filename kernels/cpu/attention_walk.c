@@ -1,5 +1,5 @@
 /*
- * attention_walk.c - units by cost, operands by address.
+ * attention_walk.c - units by cost.
  */
 #include "kernels/cpu/attention_walk.h"
 
@@ -70,61 +70,4 @@ int unit_walk_next(struct unit_walk *w, struct unit_place *place)
             return 0;
     }
     return 0;
-}
-
-void operand_walk_begin(struct operand_walk *walk, const struct unit_walk *units)
-{
-    *walk = (struct operand_walk){.units = *units};
-}
-
-static int n_panels(int head_dim)
-{
-    return (kv_value_groups(head_dim) + KV_PANEL_GROUPS - 1) / KV_PANEL_GROUPS;
-}
-
-/* Panel, head, block, keys and values, split: the fastest first. */
-static void step(struct operand_walk *w, int n_blocks)
-{
-    if (w->values && ++w->panel < n_panels(w->units.l->shape->head_dim))
-        return;
-    w->panel = 0;
-    if (++w->head < w->place.n_heads)
-        return;
-    w->head = 0;
-    if (++w->block < n_blocks)
-        return;
-    w->block = 0;
-    w->values = !w->values;
-    if (w->values)
-        return;
-    w->split += KV_SPLIT_TOKENS;
-    if (w->split >= w->n_positions)
-        w->n_positions = 0;
-}
-
-size_t operand_walk_next(struct operand_walk *w, const char **address)
-{
-    const struct attention_shape *shape = w->units.l->shape;
-    const int d = shape->head_dim;
-    if (!w->n_positions) {
-        if (!unit_walk_next(&w->units, &w->place))
-            return 0;
-        w->n_positions = w->place.segment->start + w->place.first + w->place.n_rows;
-        w->split = 0;
-    }
-    int n = min_int(w->n_positions - w->split, KV_SPLIT_TOKENS);
-    int left = min_int(n - w->block * KV_BLOCK_TOKENS, KV_BLOCK_TOKENS);
-    int32_t block = w->place.segment->blocks[w->split / KV_BLOCK_TOKENS + w->block];
-    int head = w->place.kv_head + w->head;
-    size_t words;
-    if (w->values) {
-        *address = (const char *)((bf16 *)kv_values_at(w->units.l->kv, shape, block, head) +
-                                  kv_panel_offset(w->panel));
-        words = (size_t)(left + 1) / 2 * (size_t)kv_panel_groups(d, w->panel) * KV_PAIR_WORDS;
-    } else {
-        *address = kv_keys_at(w->units.l->kv, shape, block, head);
-        words = (size_t)(left + KV_GROUP - 1) / KV_GROUP * kv_key_group_stride(d);
-    }
-    step(w, (n + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS);
-    return words * sizeof(bf16);
 }

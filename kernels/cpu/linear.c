@@ -12,8 +12,9 @@
 #include "kernels/linear_weight.h"
 
 enum {
-    ROWS_A_PASS = 128,  /* rows whose sums (32 KiB) stay in the cache while the panel passes */
-    ROWS_A_STREAM = 6,  /* up to here the panel is read once anyway */
+    ROWS_A_PASS = 128, /* rows whose sums (32 KiB) stay in the cache while the panel passes */
+    ROWS_A_STREAM = 6, /* up to here the panel is read once anyway; with AMX: */
+    ROWS_A_STREAM_AMX = 16,
     ROWS_A_FEW = 12,    /* up to here memory is the limit, and short runs keep the reading even */
     RUN_PAIRS_FEW = 32, /* inputs in a run: 8 KiB of the panel */
     RUN_PAIRS_MANY = 128,
@@ -24,6 +25,7 @@ struct task {
     const struct linear_launch *launch;
     struct stream *stream;
     tile_multiply multiply;
+    int rows_a_stream;
     int failed; /* written by any thread that finds no memory */
 };
 
@@ -81,23 +83,24 @@ static void multiply_panel(const struct task *task, float *acc, const bf16 *x, i
     const bf16 *b =
         (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
-    int run = n_rows <= ROWS_A_STREAM ? n_pairs
-              : n_rows <= ROWS_A_FEW  ? RUN_PAIRS_FEW
-                                      : RUN_PAIRS_MANY;
+    int run = n_rows <= task->rows_a_stream ? n_pairs
+              : n_rows <= ROWS_A_FEW        ? RUN_PAIRS_FEW
+                                            : RUN_PAIRS_MANY;
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
                              .ld_a = (size_t)w->n_in_padded,
                              .group_stride = TILE_PAIR,
                              .pair_stride = (size_t)n_groups * TILE_PAIR,
                              .n_rows = n_rows,
-                             .n_groups = n_groups};
+                             .n_groups = n_groups,
+                             .n_products = 1};
     for (int pair = 0; pair < n_pairs; pair += run) {
         p.a = x + 2 * (size_t)pair;
         p.b = b + (size_t)pair * p.pair_stride;
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
         p.resume = pair > 0;
-        p.prefetch_bytes = (size_t)p.n_pairs * p.pair_stride * sizeof(bf16);
-        p.prefetch = (const char *)p.b + (n_rows <= ROWS_A_STREAM ? AHEAD_BYTES : p.prefetch_bytes);
+        p.next =
+            (const char *)p.b + (n_rows <= task->rows_a_stream ? AHEAD_BYTES : tile_b_bytes(&p));
         task->multiply(&p);
     }
 }
@@ -133,7 +136,9 @@ static void multiply_share(void *context, int thread_index, int n_threads)
 
 enum status linear_cpu(const struct linear_launch *launch, struct stream *stream)
 {
-    struct task task = {launch, stream, tile_multiply_of(stream_code_path(stream)), 0};
+    enum code_path path = stream_code_path(stream);
+    struct task task = {launch, stream, tile_multiply_of(path),
+                        path == CODE_PATH_AMX ? ROWS_A_STREAM_AMX : ROWS_A_STREAM, 0};
     stream_parallel(stream, multiply_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

@@ -77,13 +77,21 @@ VECTOR_INLINE void store_key(bf16 *keys, const bf16 *key, int slot, int head_dim
         memcpy(to + (size_t)pair * KV_PAIR_WORDS, key + 2 * pair, 2 * sizeof(bf16));
 }
 
-/* The words of the group that column i begins. */
-VECTOR_INLINE bf16 *value_word(bf16 *values, int i, int slot, int head_dim)
+/* The place of one position in the cache. */
+struct place {
+    const struct kv_layer *kv;
+    const struct attention_shape *shape;
+    int32_t block;
+    int slot;
+};
+
+/* The words of the group that column i of a head begins. */
+VECTOR_INLINE bf16 *value_word(const struct place *p, int kv_head, int i, const int head_dim)
 {
     int panel = i / KV_PANEL_COLUMNS, group = i / KV_GROUP % KV_PANEL_GROUPS;
     size_t pair_stride = (size_t)kv_panel_groups(head_dim, panel) * KV_PAIR_WORDS;
-    return values + kv_panel_offset(panel) + (size_t)(slot / 2) * pair_stride +
-           (size_t)group * KV_PAIR_WORDS;
+    return kv_panel_at(p->kv, p->shape, p->block, kv_head, panel) +
+           (size_t)(p->slot / 2) * pair_stride + (size_t)group * KV_PAIR_WORDS;
 }
 
 /*
@@ -91,13 +99,14 @@ VECTOR_INLINE bf16 *value_word(bf16 *values, int i, int slot, int head_dim)
  * may be rewritten. The word's other half stays, or is cleared where it belongs to a position that
  * is not there yet.
  */
-VECTOR_INLINE void store_value(bf16 *values, const bf16 *value, int slot, int head_dim, int newest)
+VECTOR_INLINE void store_value(const struct place *p, int kv_head, const bf16 *value, int newest,
+                               const int head_dim)
 {
-    const uint32_t kept = slot % 2 ? 0x0000ffffu : newest ? 0 : 0xffff0000u;
-    const int shift = slot % 2 ? 16 : 0;
+    const uint32_t kept = p->slot % 2 ? 0x0000ffffu : newest ? 0 : 0xffff0000u;
+    const int shift = p->slot % 2 ? 16 : 0;
 #pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += KV_GROUP) {
-        bf16 *to = value_word(values, i, slot, head_dim);
+        bf16 *to = value_word(p, kv_head, i, head_dim);
         f32x16 widened =
             load_lanes(value, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
         u32x16 words;
@@ -107,15 +116,16 @@ VECTOR_INLINE void store_value(bf16 *values, const bf16 *value, int slot, int he
     }
 }
 
-/* What the stores of one kv head will touch, fetched while the heads before it are computed. */
-VECTOR_INLINE void fetch_places(bf16 *keys, bf16 *values, int slot, int head_dim)
+/* What the stores of one kv head will touch, fetched while its queries are computed. */
+VECTOR_INLINE void fetch_places(const struct place *p, int kv_head, const int head_dim)
 {
-    bf16 *key = keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim);
+    bf16 *key = kv_keys_at(p->kv, p->shape, p->block, kv_head);
+    key += (size_t)(p->slot / KV_GROUP) * kv_key_group_stride(head_dim);
     for (int pair = 0; pair < head_dim / 2; pair++)
         __builtin_prefetch(key + (size_t)pair * KV_PAIR_WORDS, 1);
 #pragma GCC unroll 8
     for (int i = 0; i < head_dim; i += KV_GROUP)
-        __builtin_prefetch(value_word(values, i, slot, head_dim), 1);
+        __builtin_prefetch(value_word(p, kv_head, i, head_dim), 1);
 }
 
 /* d is the head_dim; where it is a constant, loops over a head unroll. */
@@ -123,8 +133,8 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
                                const int d)
 {
     const struct attention_shape *shape = l->shape;
-    const int slot = row->position % KV_BLOCK_TOKENS;
-    const int32_t block = row->segment->blocks[row->position / KV_BLOCK_TOKENS];
+    const struct place place = {l->kv, shape, row->segment->blocks[row->position / KV_BLOCK_TOKENS],
+                                row->position % KV_BLOCK_TOKENS};
     bf16 *q = (bf16 *)(void *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
     const bf16 *k = q + (size_t)shape->n_heads * (size_t)d,
                *v = k + (size_t)shape->n_kv_heads * (size_t)d;
@@ -132,10 +142,8 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
     const int group = shape->n_heads / shape->n_kv_heads;
     float turned[HEAD_ROOM];
     for (int h = 0; h < shape->n_kv_heads; h++) {
-        bf16 *keys = kv_keys_at(l->kv, shape, block, h),
-             *values = kv_values_at(l->kv, shape, block, h);
         bf16 key[HEAD_ROOM];
-        fetch_places(keys, values, slot, d);
+        fetch_places(&place, h, d);
         for (int i = h * group; i < (h + 1) * group; i++) {
             size_t at = (size_t)i * (size_t)d;
             norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d,
@@ -146,8 +154,8 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
         norm_and_turn(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, angles, d,
                       l->norm->eps);
         round_head(key, turned, d);
-        store_key(keys, key, slot, d);
-        store_value(values, v + at, slot, d, row->newest);
+        store_key(kv_keys_at(l->kv, shape, place.block, h), key, place.slot, d);
+        store_value(&place, h, v + at, row->newest, d);
     }
 }
 VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)

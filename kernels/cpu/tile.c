@@ -31,9 +31,12 @@ static void multiply_group(const struct tile_product *p, int row, int group)
 
 void tile_multiply_portable(const struct tile_product *product)
 {
-    for (int group = 0; group < product->n_groups; group++)
-        for (int row = 0; row < product->n_rows; row++)
-            multiply_group(product, row, group);
+    for (int i = 0; i < product->n_products; i++) {
+        struct tile_product p = tile_single(product, i);
+        for (int group = 0; group < p.n_groups; group++)
+            for (int row = 0; row < p.n_rows; row++)
+                multiply_group(&p, row, group);
+    }
 }
 
 tile_multiply tile_multiply_any_of(enum code_path path)

@@ -34,10 +34,32 @@ struct tile_product {
     size_t pair_stride;  /* bf16 from a pair to the next */
     int n_rows, n_groups, n_pairs;
     int resume;
-    const char *prefetch; /* memory to fetch meanwhile, evenly over the product; may run past an
-                             allocation's end */
-    size_t prefetch_bytes;
+    int n_products; /* of one shape, one after the other; their operands are this far apart: */
+    size_t acc_step, a_step, b_step;
+    const void *next; /* what is read after this: as many bytes as one b, fetched meanwhile (each
+                         product fetches the b of the one behind); NULL: nothing */
 };
+
+/* Bytes of one b, from its start to its end. */
+static inline size_t tile_b_bytes(const struct tile_product *p)
+{
+    size_t groups = (size_t)p->n_groups * p->group_stride,
+           pairs = (size_t)p->n_pairs * p->pair_stride;
+    return (groups > pairs ? groups : pairs) * sizeof(bf16);
+}
+
+/* Product `index` of them, alone. */
+static inline struct tile_product tile_single(const struct tile_product *p, int index)
+{
+    struct tile_product one = *p;
+    one.acc += (size_t)index * p->acc_step;
+    one.a += (size_t)index * p->a_step;
+    one.b += (size_t)index * p->b_step;
+    one.n_products = 1;
+    if (index + 1 < p->n_products)
+        one.next = one.b + p->b_step;
+    return one;
+}
 
 typedef void (*tile_multiply)(const struct tile_product *product);
 

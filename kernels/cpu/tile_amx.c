@@ -154,19 +154,19 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
     }
 }
 
-AMX void AMX_PRODUCT(const struct tile_product *p)
+AMX static void multiply_single(const struct tile_product *p)
 {
     struct walk w = {p,
                      p->ld_acc * sizeof(float),
                      p->ld_a * sizeof(bf16),
                      p->pair_stride * sizeof(bf16),
-                     p->prefetch,
+                     p->next,
                      0};
     int n_passes = (p->n_rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
     int n_rounds =
         n_passes * (p->n_rows > TILE_ROWS ? (p->n_groups + 1) / 2 : 1) * (p->n_pairs / TILE_PAIRS);
-    w.lines_a_round =
-        n_rounds ? (p->prefetch_bytes / 64 + (size_t)n_rounds - 1) / (size_t)n_rounds : 0;
+    if (p->next)
+        w.lines_a_round = (tile_b_bytes(p) / 64 + (size_t)n_rounds - 1) / (size_t)n_rounds;
     for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
         int left = p->n_rows - row;
         int two = left > TILE_ROWS;
@@ -182,5 +182,13 @@ AMX void AMX_PRODUCT(const struct tile_product *p)
             two_row_tiles(&w, row, row + TILE_ROWS, group);
     }
     RELEASE();
+}
+
+AMX void AMX_PRODUCT(const struct tile_product *product)
+{
+    for (int i = 0; i < product->n_products; i++) {
+        struct tile_product p = tile_single(product, i);
+        multiply_single(&p);
+    }
 }
 #endif

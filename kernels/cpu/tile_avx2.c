@@ -87,14 +87,17 @@ AVX2 static void four_rows(const struct tile_product *p, int row)
         multiply(p, row, group, 4, 2);
 }
 
-AVX2 void tile_multiply_avx2(const struct tile_product *p)
+AVX2 void tile_multiply_avx2(const struct tile_product *product)
 {
-    int row = 0;
-    for (; row + 4 <= p->n_rows; row += 4)
-        four_rows(p, row);
-    for (; row + 2 <= p->n_rows; row += 2)
-        two_rows(p, row);
-    if (row < p->n_rows)
-        one_row(p, row);
+    for (int i = 0; i < product->n_products; i++) {
+        struct tile_product p = tile_single(product, i);
+        int row = 0;
+        for (; row + 4 <= p.n_rows; row += 4)
+            four_rows(&p, row);
+        for (; row + 2 <= p.n_rows; row += 2)
+            two_rows(&p, row);
+        if (row < p.n_rows)
+            one_row(&p, row);
+    }
 }
 #endif

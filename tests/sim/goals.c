@@ -55,7 +55,9 @@ static void equal_64(struct sim_options *o)
 {
     seven_b(o, 64);
     o->concurrency = 4 * o->n_stages;
-    o->seconds = 0.15 * o->warm_s;
+    o->sizes[0] = (struct sim_size){256, 256, 1};
+    o->warm_s /= 4;
+    o->seconds = 0.5 * o->warm_s;
 }
 
 static void mix(struct sim_options *o)
@@ -153,7 +155,7 @@ static const struct goal goals[] = {
     {"4 equal stages", 0.95, 0, false, equal_4},
     {"8 equal stages", 0.95, 0, false, equal_8},
     {"16 equal stages", 0.95, 0, false, equal_16},
-    {"64 equal stages", 0.95, 0, false, equal_64},
+    {"64 equal stages, 256x256", 0.95, 0, false, equal_64},
     {"2 stages, 512 + 768 + 1024", 0.90, 0, false, mixed_2},
     {"4 stages, 512 + 768 + 1024", 0.90, 0, false, mixed_4},
     {"8 stages, 512 + 768 + 1024", 0.90, 0, false, mixed_8},
