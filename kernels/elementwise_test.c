@@ -57,7 +57,7 @@ static float *run(const struct problem *p, struct stream *stream, int first, int
     size_t numbers = (size_t)n * (size_t)p->width, at = (size_t)first * (size_t)p->width;
     int wide = p->operation == SILU_MUL ? 2 : 1;
     void *a = test_as(p->dtype, p->a + (size_t)wide * at, (size_t)wide * numbers);
-    void *b = test_as(p->dtype, p->b + at, numbers), *y = malloc(numbers * 4);
+    void *b = test_as(p->dtype, p->b + at, numbers), *y = test_garbage(numbers * 4);
     if (p->operation == RMSNORM)
         rmsnorm(y, a, p->weight, p->dtype, n, p->width, p->eps, stream);
     else if (p->operation == ADD)

@@ -86,7 +86,7 @@ static void check_product(enum code_path path, enum dtype dtype, struct sizes si
     struct linear_weight *w = pack(&p, dtype, bias, stream);
     size_t n_y = (size_t)size.n_rows * (size_t)size.n_out;
     void *x = test_as(dtype, p.x, (size_t)size.n_rows * (size_t)size.n_in);
-    void *y = malloc(n_y * dtype_bytes(dtype));
+    void *y = test_garbage(n_y * dtype_bytes(dtype));
     float *head = malloc(n_y * sizeof(*head)), *want = expected(&p, bias, 0),
           *wrong = expected(&p, bias, 1);
     assert_int_equal(linear(y, x, w, size.n_rows, stream), STATUS_OK);
@@ -131,7 +131,8 @@ static void check_rows_alone(enum code_path path, enum dtype dtype, struct sizes
     struct linear_weight *w = pack(&p, dtype, true, many), *w_one = pack(&p, dtype, true, one);
     size_t bytes = dtype_bytes(dtype), row_bytes = (size_t)size.n_out * bytes;
     char *x = test_as(dtype, p.x, (size_t)size.n_rows * (size_t)size.n_in);
-    char *together = malloc((size_t)size.n_rows * row_bytes), *alone = malloc(row_bytes);
+    char *together = test_garbage((size_t)size.n_rows * row_bytes),
+         *alone = test_garbage(row_bytes);
     assert_int_equal(linear(together, x, w, size.n_rows, many), STATUS_OK);
     for (int r = 0; r < size.n_rows; r++) {
         assert_int_equal(linear(alone, x + (size_t)r * (size_t)size.n_in * bytes, w_one, 1, one),

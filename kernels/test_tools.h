@@ -60,6 +60,14 @@ static inline float *test_as_f32(enum dtype dtype, const void *x, size_t n)
     return y;
 }
 
+/* Memory for results: what a kernel leaves out is seen, even where the last test's answer lay. */
+static inline void *test_garbage(size_t bytes)
+{
+    void *memory = malloc(bytes ? bytes : 1);
+    assert_non_null(memory);
+    return memset(memory, 0x7f, bytes);
+}
+
 /* Largest |a - b| over n numbers; NaN counts as infinite. */
 static inline double test_largest_error(const float *a, const float *b, size_t n)
 {

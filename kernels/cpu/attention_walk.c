@@ -54,20 +54,18 @@ int unit_walk_next(struct unit_walk *w, struct unit_place *place)
         *place = (struct unit_place){s, w->first, n_rows, 0, 0};
         for (; w->kv_head < shape->n_kv_heads; w->kv_head++, w->passed += cost) {
             int64_t middle = w->passed + cost / 2;
-            if (middle >= w->to || (place->n_heads && place->n_heads >= heads_max))
-                break;
+            if (middle >= w->to)
+                return place->n_heads > 0;
+            if (place->n_heads && place->n_heads >= heads_max)
+                return 1;
             if (middle < w->from)
                 continue;
             if (!place->n_heads++)
                 place->kv_head = w->kv_head;
         }
-        int ended = w->passed + cost / 2 >= w->to;
-        if (w->kv_head == shape->n_kv_heads)
-            next_rows(w);
+        next_rows(w);
         if (place->n_heads)
             return 1;
-        if (ended)
-            return 0;
     }
     return 0;
 }
