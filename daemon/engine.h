@@ -202,6 +202,9 @@ struct engine_stats {
     int64_t token_age_ms; /* since the last token, or since work began when later; 0 when idle */
     int kv_blocks, kv_blocks_used; /* of one stage, summed over pipelines */
     double busy_share;             /* U of DESIGN.md, mean over pipelines */
+    uint64_t useful_ns, active_ns; /* what it is made of, summed over pipelines: kernel time on rows
+                                      that counted, time with work */
+    int item_bytes;                /* of a weight: 2 for bf16, 4 for f32 */
     uint64_t prompt_tokens, generation_tokens, image_tokens; /* sums */
     uint64_t n_succeeded, n_failed, n_canceled, n_refused, n_preempted;
     uint64_t n_plans, n_plan_rows, n_worker_restarts, codec_busy_ns;

@@ -168,6 +168,7 @@ static void fill_figures(struct engine *engine, struct engine_stats *out, int64_
     memcpy(out, &engine->figures,
            offsetof(struct engine_stats, stages)); /* the long part is filled below */
     out->backlog_s = -1;
+    out->item_bytes = engine->options.compute == ENGINE_F32 ? 4 : 2;
     for (int p = 0; p < engine->n_pipelines; p++) {
         struct scheduler_figures figures;
         struct stages *stages = pipeline_stages(engine->pipelines[p]);
@@ -185,6 +186,8 @@ static void fill_figures(struct engine *engine, struct engine_stats *out, int64_
         out->n_plan_rows += figures.rows_computed;
         out->n_preempted += figures.preempted;
         out->busy_share += figures.busy_share / engine->n_pipelines;
+        out->useful_ns += (uint64_t)figures.useful_ns;
+        out->active_ns += (uint64_t)figures.active_ns;
         for (int k = 0; k < stages->n; k++) {
             fill_stage(&out->stages[out->n_stages++], engine, p, k);
             out->n_worker_restarts += (uint64_t)stages->list[k].worker.n_restarts;

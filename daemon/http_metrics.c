@@ -11,6 +11,7 @@
 struct page {
     FILE *out;
     const char *model; /* escaped */
+    const struct served_model *served;
 };
 
 static void head(const struct page *page, const char *name, const char *type, const char *help)
@@ -72,6 +73,21 @@ static void requests(const struct page *page, const struct engine_stats *stats)
             (double)stats->image_tokens);
 }
 
+/* What `mgpt bench` makes the limits of. */
+static void model_facts(const struct page *page, const struct engine_stats *stats)
+{
+    const struct model_config *config = &page->served->config;
+    const struct vocabulary *vocabulary = page->served->vocabulary;
+    head(page, "model_config_info", "gauge", "Shape of the model.");
+    fprintf(page->out,
+            "mgpt:model_config_info{model_name=\"%s\",hidden=\"%d\",inter=\"%d\",layers=\"%d\","
+            "heads=\"%d\",kv_heads=\"%d\",head_dim=\"%d\",vocab=\"%d\",code_rows=\"%d\","
+            "item_bytes=\"%d\"} 1\n",
+            page->model, config->hidden, config->inter, config->n_layers, config->n_heads,
+            config->n_kv_heads, config->head_dim, config->vocab,
+            vocabulary->code_id_max - vocabulary->code_id_min + 1, stats->item_bytes);
+}
+
 static void memory(const struct page *page, const struct engine_stats *stats)
 {
     double share = stats->kv_blocks > 0 ? (double)stats->kv_blocks_used / stats->kv_blocks : 0;
@@ -90,6 +106,9 @@ static void steps(const struct page *page, const struct engine_stats *stats)
     gauge(page, "steps_in_flight", "Plans sent and not answered.", stats->n_in_flight);
     gauge(page, "rows_per_read", "Tokens for each read of the weights, since the start.",
           stats->n_plans ? (double)stats->n_plan_rows / (double)stats->n_plans : 0);
+    counter(page, "stage_useful_seconds_total", "Kernel time on committed tokens, of all stages.",
+            (double)stats->useful_ns * 1e-9);
+    counter(page, "active_seconds_total", "Time with work.", (double)stats->active_ns * 1e-9);
     gauge(page, "stage_busy_share",
           "Kernel time on committed tokens over stages and time with work.", stats->busy_share);
     counter(page, "worker_restarts_total", "Workers started again.",
@@ -183,12 +202,14 @@ enum MHD_Result http_metrics(struct http_request *request)
     size_t n_bytes = 0;
     char model[256];
     struct engine_stats *stats = engine_stats(request->server->options.engine);
-    struct page page = {.out = stats ? open_memstream(&text, &n_bytes) : NULL, .model = model};
+    struct page page = {.out = stats ? open_memstream(&text, &n_bytes) : NULL, .model = model,
+                        .served = request->server->options.model};
     if (!page.out) {
         free(stats);
         return MHD_NO;
     }
     escape(model, sizeof(model), request->server->options.model_name);
+    model_facts(&page, stats);
     requests(&page, stats);
     memory(&page, stats);
     steps(&page, stats);

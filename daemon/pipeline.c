@@ -165,6 +165,9 @@ static void send_plans(struct pipeline *pipeline, int64_t now_ns)
         step->plan = plan;
         step->sent_ms = now_ns / 1000000;
         pipeline->n_in_flight++;
+        log_debug("engine", "plan sent pipeline=%d number=%llu rows=%d tokens=%d positions=%lld",
+                  pipeline->options.stages.pipeline, (unsigned long long)plan->number, plan->n_rows,
+                  (int)plan->n_tokens, (long long)plan->n_context);
         if (send_to_all(pipeline, step, now_ns / 1000000) != STATUS_OK)
             return;
         tell_passes(pipeline, plan);
@@ -274,6 +277,9 @@ static void on_result(struct pipeline *pipeline, int k, const Mgpt__StepResult *
     stage->wait_ns += result->wait_ns;
     stage->link_bytes += result->n_link_bytes;
     stage->kv_blocks_used = (int)result->kv_blocks_used;
+    log_debug("engine", "plan done pipeline=%d number=%llu stage=%d busy_us=%llu",
+              pipeline->options.stages.pipeline, (unsigned long long)result->number, k,
+              (unsigned long long)(result->busy_ns / 1000));
     scheduler_measure(pipeline->scheduler, result->number, k, (int64_t)result->busy_ns);
     if (k == pipeline->stages.n - 1)
         on_last_result(pipeline, result, now_ns);

@@ -1,7 +1,7 @@
 """Goal: a stage holds its own units and its KV pool, and little else: nothing of the other stages, no second copy of a weight.
 
 The bound is 1.1 times the bytes of the stage's units in bf16, plus its KV pool, plus CONSTANT_BYTES for the program, its libraries
-and the rows of small steps (worker/README.md states the same number; 12 MB were seen).
+and the rows of small steps (12 MB were seen; worker/README.md promises 64 MiB, for every size of model and step).
 """
 import tempfile
 import unittest

@@ -1,5 +1,5 @@
 /*
- * http_client.c - libcurl's bytes to lines, lines to events.
+ * http_client.c - libcurl's bytes to lines, lines to events; or a body as it is.
  */
 #include "daemon/cli/http_client.h"
 
@@ -15,7 +15,7 @@ struct exchange {
     char *line; /* not complete yet; of an error: the whole body */
     size_t n_bytes, capacity;
     char event[64];
-    http_client_event on_event;
+    http_client_event on_event; /* NULL: the body is kept in `line` */
     void *context;
     enum status status;
     struct error *err;
@@ -84,8 +84,8 @@ static size_t on_bytes(char *bytes, size_t size, size_t n, void *context)
     size_t n_left = size * n;
     long code = 0;
     curl_easy_getinfo(exchange->curl, CURLINFO_RESPONSE_CODE, &code);
-    if (code != 200) {
-        exchange->status = append(exchange, bytes, n_left, HTTP_CLIENT_ERROR_BYTES_MAX);
+    if (code != 200 || !exchange->on_event) {
+        exchange->status = append(exchange, bytes, n_left, HTTP_CLIENT_BODY_BYTES_MAX);
         return exchange->status == STATUS_OK ? size * n : 0;
     }
     while (n_left > 0 && exchange->status == STATUS_OK) {
@@ -130,31 +130,29 @@ static enum status judge(struct exchange *exchange, CURLcode outcome, const char
     return st;
 }
 
-enum status http_client_post_events(const char *base_url, const char *path, json_t *take_body,
-                                    http_client_event on_event, void *context, struct error *err)
+/* body: NULL for GET. */
+static enum status perform(struct exchange *exchange, const char *base_url, const char *path,
+                           const char *body)
 {
-    struct exchange exchange = {
-        .curl = curl_easy_init(), .on_event = on_event, .context = context, .err = err};
-    char *body = take_body ? json_dumps(take_body, JSON_COMPACT) : NULL;
     char url[1024], reason[CURL_ERROR_SIZE] = "";
+    CURL *curl = exchange->curl = curl_easy_init();
     struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
     enum status st = STATUS_OK;
-    json_decref(take_body);
     size_t length = strlen(base_url);
     while (length > 0 && base_url[length - 1] == '/')
         length--;
     if (snprintf(url, sizeof(url), "%.*s%s", (int)length, base_url, path) >= (int)sizeof(url))
-        st = error_set(err, STATUS_INVALID, "the URL is too long");
-    else if (!exchange.curl || !body || !headers)
-        st = error_set(err, STATUS_NOMEM, "cannot allocate a request");
+        st = error_set(exchange->err, STATUS_INVALID, "the URL is too long");
+    else if (!curl || !headers)
+        st = error_set(exchange->err, STATUS_NOMEM, "cannot allocate a request");
     if (st == STATUS_OK) {
-        CURL *curl = exchange.curl;
         curl_easy_setopt(curl, CURLOPT_URL, url);
         curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
+        if (body)
+            curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
         curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
         curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_bytes);
-        curl_easy_setopt(curl, CURLOPT_WRITEDATA, &exchange);
+        curl_easy_setopt(curl, CURLOPT_WRITEDATA, exchange);
         curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, on_progress);
         curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
         curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, (long)HTTP_CLIENT_CONNECT_WAIT_S);
@@ -162,11 +160,43 @@ enum status http_client_post_events(const char *base_url, const char *path, json
         curl_easy_setopt(curl, CURLOPT_LOW_SPEED_TIME, (long)HTTP_CLIENT_SILENCE_S);
         curl_easy_setopt(curl, CURLOPT_ERRORBUFFER, reason);
         curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-        st = judge(&exchange, curl_easy_perform(curl), reason, url);
+        st = judge(exchange, curl_easy_perform(curl), reason, url);
     }
     curl_slist_free_all(headers);
-    curl_easy_cleanup(exchange.curl);
+    curl_easy_cleanup(curl);
+    return st;
+}
+
+enum status http_client_post_events(const char *base_url, const char *path, json_t *take_body,
+                                    http_client_event on_event, void *context, struct error *err)
+{
+    struct exchange exchange = {.on_event = on_event, .context = context, .err = err};
+    char *body = take_body ? json_dumps(take_body, JSON_COMPACT) : NULL;
+    json_decref(take_body);
+    enum status st = body ? perform(&exchange, base_url, path, body)
+                          : error_set(err, STATUS_NOMEM, "cannot allocate a request");
     free(exchange.line);
     free(body);
     return st;
+}
+
+enum status http_client_get(const char *base_url, const char *path, char **text, struct error *err)
+{
+    struct exchange exchange = {.err = err};
+    *text = NULL;
+    enum status st = perform(&exchange, base_url, path, NULL);
+    if (st == STATUS_OK && !exchange.line)
+        st = error_set(err, STATUS_INTERNAL, "the daemon's answer to %s is empty", path);
+    if (st == STATUS_OK)
+        *text = exchange.line;
+    else
+        free(exchange.line);
+    return st;
+}
+
+enum status http_client_prepare_threads(struct error *err)
+{
+    if (curl_global_init(CURL_GLOBAL_DEFAULT) != CURLE_OK)
+        return error_set(err, STATUS_INTERNAL, "cannot prepare libcurl");
+    return STATUS_OK;
 }

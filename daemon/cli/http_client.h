@@ -1,6 +1,8 @@
 /*
  * http_client.h - `mgpt` asks a daemon: a POST whose answer is a stream of events, or an error in
- * OpenAI's shape.
+ * OpenAI's shape; a plain GET.
+ *
+ * Threads: any, each call for itself.
  */
 #ifndef MGPT_DAEMON_CLI_HTTP_CLIENT_H
 #define MGPT_DAEMON_CLI_HTTP_CLIENT_H
@@ -11,7 +13,7 @@
 
 enum {
     HTTP_CLIENT_LINE_BYTES_MAX = 512 << 20, /* one event: a picture as base64 */
-    HTTP_CLIENT_ERROR_BYTES_MAX = 1 << 20,
+    HTTP_CLIENT_BODY_BYTES_MAX = 4 << 20,   /* of errors and of plain answers */
     HTTP_CLIENT_CONNECT_WAIT_S = 10,
     HTTP_CLIENT_SILENCE_S = 60 /* without a byte; the daemon sends comments more often than that */
 };
@@ -29,5 +31,11 @@ typedef enum status (*http_client_event)(void *context, const char *name, const 
  */
 enum status http_client_post_events(const char *base_url, const char *path, json_t *take_body,
                                     http_client_event on_event, void *context, struct error *err);
+
+/* The body of a GET; the caller frees *text, which ends with a NUL. Statuses as above. */
+enum status http_client_get(const char *base_url, const char *path, char **text, struct error *err);
+
+/* Once, before threads use this. */
+enum status http_client_prepare_threads(struct error *err);
 
 #endif

@@ -34,6 +34,7 @@ struct command {
 
 static const struct command commands[] = {
     {NULL, "generate", command_generate, "pictures from a text, by a daemon or on the spot"},
+    {NULL, "bench", command_bench, "a load on a daemon, and what the machine allows"},
     {NULL, "make-checkpoint", command_make_checkpoint, "a checkpoint of random weights"},
     {"inspect", "tokenize", command_inspect_tokenize, "text on stdin to token ids"},
     {"inspect", "detokenize", command_inspect_detokenize, "token ids on stdin to text"},
