@@ -2,7 +2,7 @@
  * memory.cpp - device memory: one range of addresses, allocations between red zones; with SIMGPU_PROTECT=1 closed to the
  * host while no device work runs (slow with much memory: the tests of the worker switch it on).
  *
- * New memory holds NaN bytes. Red zones hold a pattern that is looked at after every kernel; the address sanitizer,
+ * New memory holds NaN bytes (its first MiB: pages that nobody uses cost nothing). Red zones hold a pattern that is looked at after every kernel; the address sanitizer,
  * where it is built in, sees each single access to them.
  */
 #include <cstdio>
@@ -29,7 +29,7 @@ namespace simgpu
 namespace
 {
 
-enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, PAGE_BYTES = 4096, RED_BYTE = 0xa5, NAN_BYTE = 0xff };
+enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, PAGE_BYTES = 4096, RED_BYTE = 0xa5, NAN_BYTE = 0xff, FILL_BYTES_MAX = 1 << 20 };
 const size_t ARENA_BYTES = (size_t)64 << 30;
 
 struct arena {
@@ -178,7 +178,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         protect(PROT_READ | PROT_WRITE);
     }
     UNPOISON(start, bytes);
-    memset(start, NAN_BYTE, bytes);
+    memset(start, NAN_BYTE, bytes < FILL_BYTES_MAX ? bytes : FILL_BYTES_MAX);
     paint_red(start - RED_ZONE_BYTES, RED_ZONE_BYTES);
     paint_red(start + bytes, tail_bytes(bytes));
     if (!was_open)
