@@ -48,16 +48,15 @@ elseif(nvcc)
     set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
     add_custom_command(OUTPUT ${object}
       COMMAND ${nvcc} -std=c++17 -O3 -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
-              --Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I${CMAKE_SOURCE_DIR} -D_GNU_SOURCE
+              --Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I${CMAKE_SOURCE_DIR} -D_GNU_SOURCE -DMGPT_CUBLASLT_FOLDER=\"${toolkit}/lib64\"
               -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)
     list(APPEND cuda_objects ${object})
   endforeach()
   file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/cuda)
   set_source_files_properties(${cuda_objects} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
-  find_library(MGPT_CUBLASLT cublasLt HINTS ${toolkit}/lib64 ${toolkit}/targets/x86_64-linux/lib REQUIRED)
   find_library(MGPT_CUDART cudart_static HINTS ${toolkit}/lib64 ${toolkit}/targets/x86_64-linux/lib REQUIRED)
-  target_link_libraries(mgpt_kernels PUBLIC ${MGPT_CUBLASLT} ${MGPT_CUDART} ${CMAKE_DL_LIBS} rt stdc++)
+  target_link_libraries(mgpt_kernels PUBLIC ${MGPT_CUDART} ${CMAKE_DL_LIBS} rt stdc++)
 else()
   message(STATUS "CUDA: absent")
 endif()

@@ -29,16 +29,17 @@ enum {
 static const struct route {
     const char *method, *path; /* a path that ends with / takes all that begin with it */
     http_handler handler;
+    bool open; /* to clients without the key */
 } routes[] = {
-    {"POST", "/v1/images/generations", http_images_generations},
-    {"GET", "/v1/files/", http_file},
-    {"GET", "/v1/models", http_models},
-    {"GET", "/v1/models/", http_models},
-    {"GET", "/health", http_health},
-    {"GET", "/health/live", http_health_live},
-    {"GET", "/health/ready", http_health_ready},
-    {"GET", "/version", http_version},
-    {"GET", "/metrics", http_metrics},
+    {"POST", "/v1/images/generations", http_images_generations, false},
+    {"GET", "/v1/files/", http_file, true},
+    {"GET", "/v1/models", http_models, false},
+    {"GET", "/v1/models/", http_models, false},
+    {"GET", "/health", http_health, true},
+    {"GET", "/health/live", http_health_live, true},
+    {"GET", "/health/ready", http_health_ready, true},
+    {"GET", "/version", http_version, false},
+    {"GET", "/metrics", http_metrics, false},
 };
 
 /* ---- a request's life ---- */
@@ -148,12 +149,30 @@ static bool matches(const struct route *route, const char *path)
     return strcmp(route->path, path) == 0;
 }
 
+static bool may_pass(const struct http_request *request, const struct route *route)
+{
+    const struct http_key *key = request->server->options.key;
+    return !key || (route && route->open) ||
+           http_key_fits(key, MHD_lookup_connection_value(request->connection, MHD_HEADER_KIND,
+                                                          "Authorization"));
+}
+
+static enum MHD_Result refuse_without_key(struct http_request *request)
+{
+    struct http_refusal refusal = {401, "invalid_request_error", "invalid_api_key", .field = NULL};
+    return http_reply_error(request, &refusal,
+                            "the header 'Authorization: Bearer KEY' is missing, or another key is "
+                            "expected");
+}
+
 static enum MHD_Result route_request(struct http_request *request)
 {
     const struct route *other_method = NULL;
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]); i++) {
         if (!matches(&routes[i], request->path))
             continue;
+        if (!may_pass(request, &routes[i]))
+            return refuse_without_key(request);
         if (strcmp(routes[i].method, request->method) == 0)
             return routes[i].handler(request);
         other_method = &routes[i];
@@ -166,6 +185,8 @@ static enum MHD_Result route_request(struct http_request *request)
                  other_method->path, other_method->method);
         return http_reply_error(request, &refusal, text);
     }
+    if (!may_pass(request, NULL))
+        return refuse_without_key(request);
     struct http_refusal refusal = {404, "invalid_request_error", "not_found", .field = NULL};
     snprintf(text, sizeof(text), "nothing is at '%.100s'", request->path);
     return http_reply_error(request, &refusal, text);
@@ -249,32 +270,24 @@ static enum status open_socket(int *fd, const char *address, struct error *err)
     return st;
 }
 
-/* Says so when the address is not this machine's own. */
-static void warn_of_others(const struct http_server *server, bool is_loopback)
-{
-    if (!is_loopback)
-        log_warn("http", "others on the network can reach this server and need no key url=%s",
-                 server->url);
-}
-
-static void write_url(struct http_server *server, int fd)
+/* Fills server->url; whether only this machine reaches it. */
+static bool write_url(struct http_server *server, int fd)
 {
     struct sockaddr_storage bound;
     socklen_t length = sizeof(bound);
     char host[INET6_ADDRSTRLEN] = "";
     if (getsockname(fd, (struct sockaddr *)&bound, &length) != 0)
-        return;
+        return false;
     if (bound.ss_family == AF_INET6) {
         const struct sockaddr_in6 *own = (const struct sockaddr_in6 *)(const void *)&bound;
         inet_ntop(AF_INET6, &own->sin6_addr, host, sizeof(host));
         snprintf(server->url, sizeof(server->url), "http://[%s]:%d", host, ntohs(own->sin6_port));
-        warn_of_others(server, IN6_IS_ADDR_LOOPBACK(&own->sin6_addr));
-        return;
+        return IN6_IS_ADDR_LOOPBACK(&own->sin6_addr);
     }
     const struct sockaddr_in *own = (const struct sockaddr_in *)(const void *)&bound;
     inet_ntop(AF_INET, &own->sin_addr, host, sizeof(host));
     snprintf(server->url, sizeof(server->url), "http://%s:%d", host, ntohs(own->sin_port));
-    warn_of_others(server, ntohl(own->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET);
+    return ntohl(own->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
 }
 
 static void log_library(void *context, const char *format, va_list args)
@@ -314,10 +327,12 @@ enum status http_server_start(struct http_server **out, const struct http_option
     enum status st = file_store_create(&server->files, err);
     if (st == STATUS_OK)
         st = open_socket(&fd, options->address, err);
-    if (st == STATUS_OK) {
-        write_url(server, fd);
+    if (st == STATUS_OK && !write_url(server, fd) && !options->key)
+        st = error_set(err, STATUS_INVALID,
+                       "--http %s can be reached from other machines: --api-key FILE is needed",
+                       options->address);
+    if (st == STATUS_OK)
         st = start_library(server, fd, err);
-    }
     if (st != STATUS_OK) {
         if (fd >= 0)
             close(fd);

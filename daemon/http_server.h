@@ -10,6 +10,7 @@
 #define MGPT_DAEMON_HTTP_SERVER_H
 
 #include "daemon/engine.h"
+#include "daemon/http_key.h"
 
 enum {
     HTTP_CONNECTIONS_MAX = 512,
@@ -27,13 +28,16 @@ struct http_options {
     const char *address; /* "127.0.0.1:8086", "[::1]:8086", port 0: any free one */
     struct engine *engine;
     const struct served_model *model;
-    const char *model_name; /* as /v1/models says it */
-    int stall_limit_s;      /* /health is 503 when work runs and no token came for so long */
+    const char *model_name;     /* as /v1/models says it */
+    const struct http_key *key; /* what clients must show but at /health and /v1/files/, whose names
+                                   nobody can guess; NULL: none, on this machine only */
+    int stall_limit_s;          /* /health is 503 when work runs and no token came for so long */
 };
 
 struct http_server;
 
-/* STATUS_INVALID: the address.  STATUS_IO: it cannot be bound. */
+/* STATUS_INVALID: the address, or others reach it and there is no key.  STATUS_IO: it cannot be
+ * bound. */
 enum status http_server_start(struct http_server **out, const struct http_options *options,
                               struct error *err);
 

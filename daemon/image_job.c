@@ -63,6 +63,8 @@ static enum status build(struct image_job *job, struct ids *prompt, struct image
     snprintf(refusal->field, sizeof(refusal->field), "size");
     refusal->code = "invalid_value";
     enum status st = unirep_check_size(job->model->vocabulary, request->size, err);
+    if (st == STATUS_OK) /* of the shortest prompt */
+        st = served_model_check_length(job->model, OPENING_TOKENS + 1, request->size, err);
     if (st != STATUS_OK)
         return error_wrap(err, STATUS_INVALID, "'size'");
     snprintf(refusal->field, sizeof(refusal->field), "prompt");

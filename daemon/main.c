@@ -1,6 +1,6 @@
 /*
- * main.c - mgptd: options, signals, the model, the engine, the HTTP server; in that order, and
- * back.
+ * main.c - mgptd: options, signals, confinement, the model, the engine, the HTTP server; in that
+ * order, and back.
  *
  * On stdout one line of JSON when every worker is loaded; everything else goes to stderr.
  */
@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/confine.h"
 #include "base/log.h"
 #include "daemon/config_file.h"
 #include "daemon/engine.h"
@@ -19,9 +20,10 @@
 enum { READY_LOOK_MS = 100 };
 
 struct settings {
-    const char *config, *model, *vq, *device, *http, *model_name;
+    const char *config, *model, *vq, *device, *http, *model_name, *api_key;
     int compute, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s;
+    bool no_confine;
 };
 
 #define SETTING(field) offsetof(struct settings, field)
@@ -55,8 +57,11 @@ static const struct option table[] = {
      .help = "prompt tokens of a step [the scheduler decides]"},
     {"http", "HOST:PORT", OPTION_TEXT, SETTING(http), .default_value = "127.0.0.1:8086",
      .help = "where clients come; port 0: any free one", .heading = "Service"},
+    {"api-key", "FILE", OPTION_TEXT, SETTING(api_key),
+     .help = "what clients must send as 'Authorization: Bearer KEY'; needed when --http is not on "
+             "this machine's loopback"},
     {"queue-max", "N", OPTION_INT, SETTING(queue_max), .default_value = "256", .min = 1,
-     .max = 65536, .help = "pictures running and waiting; more get 429"},
+     .max = 4096, .help = "pictures running and waiting; more get 429"},
     {"config", "FILE.yaml", OPTION_TEXT, SETTING(config),
      .help = "these options as 'name: value'; the command line wins"},
     {"log-level", "LEVEL", OPTION_CHOICE, SETTING(log_level), .choices = levels,
@@ -70,6 +75,8 @@ static const struct option table[] = {
      .max = 86400, .help = "for a worker to load its weights"},
     {"stall-limit-s", "S", OPTION_INT, SETTING(stall_limit_s), .default_value = "120", .min = 1,
      .max = 86400, .help = "/health is 503 when work runs and no token came for so long"},
+    {"no-confine", NULL, OPTION_FLAG, SETTING(no_confine), .heading = "Other",
+     .help = "keep the system calls and capabilities that serving never needs"},
     {0}};
 
 static const struct option_set options = {
@@ -82,6 +89,7 @@ struct service {
     struct served_model *model;
     struct engine *engine;
     struct http_server *http;
+    struct http_key key;
 };
 
 static enum status start_engine(struct service *service, const struct settings *settings,
@@ -112,6 +120,7 @@ static enum status start_http(struct service *service, const struct settings *se
                                 .model = service->model,
                                 .model_name = settings->model_name ? settings->model_name
                                                                    : service->model->name,
+                                .key = settings->api_key ? &service->key : NULL,
                                 .stall_limit_s = settings->stall_limit_s};
     return http_server_start(&service->http, &http, err);
 }
@@ -180,11 +189,27 @@ static void stop(struct service *service, int wait_s)
     served_model_close(service->model);
 }
 
+/* Before threads are started. A system without seccomp is no reason not to serve. */
+static enum status confine(const struct settings *settings, struct error *err)
+{
+    if (settings->no_confine)
+        return STATUS_OK;
+    enum status st = confine_process(CONFINE_PARENT, err);
+    if (st != STATUS_UNSUPPORTED)
+        return st;
+    log_info("mgptd", "not confined reason=\"%s\"", err->text);
+    return STATUS_OK;
+}
+
 static enum status serve(struct service *service, const struct settings *settings,
                          const sigset_t *set, struct error *err)
 {
     bool told = false;
-    enum status st = served_model_open(&service->model, settings->model, SERVED_ALL, err);
+    enum status st = confine(settings, err);
+    if (st == STATUS_OK && settings->api_key)
+        st = http_key_load(&service->key, settings->api_key, err);
+    if (st == STATUS_OK)
+        st = served_model_open(&service->model, settings->model, SERVED_ALL, err);
     if (st == STATUS_OK)
         st = start_engine(service, settings, err);
     if (st == STATUS_OK)

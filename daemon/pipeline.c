@@ -16,6 +16,9 @@ struct step {
     const struct plan *plan; /* NULL: free */
     struct plan_message message;
     int64_t sent_ms;
+    struct plan_row_failure *earlier; /* [n_earlier] what stages before the last said of rows that
+                                         stopped being finite there; texts owned */
+    int n_earlier;
 };
 
 struct pipeline {
@@ -50,14 +53,25 @@ enum status pipeline_create(struct pipeline **out, const struct pipeline_options
     return STATUS_OK;
 }
 
+static void forget_earlier(struct step *step)
+{
+    for (int i = 0; i < step->n_earlier; i++)
+        free((char *)(uintptr_t)step->earlier[i].text);
+    free(step->earlier);
+    step->earlier = NULL;
+    step->n_earlier = 0;
+}
+
 void pipeline_destroy(struct pipeline *pipeline)
 {
     if (!pipeline)
         return;
     stages_fini(&pipeline->stages);
     scheduler_destroy(pipeline->scheduler);
-    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++)
+    for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++) {
         plan_message_fini(&pipeline->steps[i].message);
+        forget_earlier(&pipeline->steps[i]);
+    }
     free(pipeline->tokens);
     free(pipeline->failures);
     free(pipeline);
@@ -97,6 +111,7 @@ static struct step *free_step(struct pipeline *pipeline)
 static void end_step(struct pipeline *pipeline, struct step *step)
 {
     step->plan = NULL;
+    forget_earlier(step);
     pipeline->n_in_flight--;
 }
 
@@ -211,15 +226,20 @@ static enum status complete(struct pipeline *pipeline, struct step *step,
     if (!reserve((void **)&pipeline->tokens, &pipeline->tokens_capacity, (size_t)plan->n_draws + 1,
                  sizeof(*pipeline->tokens)) ||
         !reserve((void **)&pipeline->failures, &pipeline->failures_capacity,
-                 (size_t)plan->n_rows + 1, sizeof(*pipeline->failures)))
+                 (size_t)(plan->n_rows + step->n_earlier) + 1, sizeof(*pipeline->failures)))
         return error_set(err, STATUS_NOMEM, "cannot allocate the tokens of a plan");
     tell_logits(pipeline, plan, result);
     struct plan_result answer = {.number = plan->number,
                                  .n_tokens = plan->n_draws,
                                  .tokens = pipeline->tokens,
                                  .failures = pipeline->failures};
-    plan_message_read_result(result, plan, pipeline->tokens, pipeline->failures,
+    /* Of several texts about a row the first counts: the stage where it began knows the layer. */
+    if (step->n_earlier > 0)
+        memcpy(pipeline->failures, step->earlier,
+               (size_t)step->n_earlier * sizeof(*pipeline->failures));
+    plan_message_read_result(result, plan, pipeline->tokens, pipeline->failures + step->n_earlier,
                              &answer.n_failures);
+    answer.n_failures += step->n_earlier;
     st = scheduler_complete(pipeline->scheduler, now_ns, &answer, err);
     if (st != STATUS_OK)
         log_error("engine", "result refused number=%llu reason=\"%s\"",
@@ -266,6 +286,30 @@ static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *re
     end_step(pipeline, step);
 }
 
+/* Most often these come before the last stage's result, for which they are kept; the log has them
+ * in any case. */
+static void note_row_errors(struct pipeline *pipeline, int k, const Mgpt__StepResult *result)
+{
+    struct step *step = find_step(pipeline, result->number);
+    bool is_last = k == pipeline->stages.n - 1;
+    for (size_t i = 0; i < result->n_errors; i++) {
+        const Mgpt__RowError *error = result->errors[i];
+        log_warn("engine", "row failed pipeline=%d stage=%d number=%llu reason=\"%s\"",
+                 pipeline->options.stages.pipeline, k, (unsigned long long)result->number,
+                 error->text);
+        if (is_last || !step || error->row >= (uint32_t)step->plan->n_rows)
+            continue;
+        struct plan_row_failure *more =
+            realloc(step->earlier, (size_t)(step->n_earlier + 1) * sizeof(*more));
+        char *text = more ? strdup(error->text) : NULL;
+        if (more)
+            step->earlier = more;
+        if (text)
+            more[step->n_earlier++] =
+                (struct plan_row_failure){.row = (int)error->row, .text = text};
+    }
+}
+
 static void on_result(struct pipeline *pipeline, int k, const Mgpt__StepResult *result,
                       int64_t now_ns)
 {
@@ -281,6 +325,7 @@ static void on_result(struct pipeline *pipeline, int k, const Mgpt__StepResult *
               pipeline->options.stages.pipeline, (unsigned long long)result->number, k,
               (unsigned long long)(result->busy_ns / 1000));
     scheduler_measure(pipeline->scheduler, result->number, k, (int64_t)result->busy_ns);
+    note_row_errors(pipeline, k, result);
     if (k == pipeline->stages.n - 1)
         on_last_result(pipeline, result, now_ns);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "proto/plan.h"
 
 enum { ALIGN_BYTES = 16 };
 
@@ -189,7 +190,13 @@ void plan_message_read_result(const Mgpt__StepResult *result, const struct plan 
     }
     CHECK(n == plan->n_draws);
     *n_failures = 0;
-    for (size_t i = 0; i < result->n_errors && *n_failures < plan->n_rows; i++)
-        failures[(*n_failures)++] = (struct plan_row_failure){.row = (int)result->errors[i]->row,
-                                                              .text = result->errors[i]->text};
+    /* Rows first, outputs behind them: a row's error names the layer where it went wrong, its
+     * output's only that the logits are bad. */
+    for (int of_output = 0; of_output <= 1; of_output++)
+        for (size_t i = 0; i < result->n_errors && *n_failures < plan->n_rows; i++) {
+            const Mgpt__RowError *error = result->errors[i];
+            if ((error->output != PLAN_WHOLE_ROW) == of_output)
+                failures[(*n_failures)++] =
+                    (struct plan_row_failure){.row = (int)error->row, .text = error->text};
+        }
 }

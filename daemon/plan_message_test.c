@@ -177,23 +177,25 @@ static void test_failed_rows_are_told(void **state)
 {
     Mgpt__DrawnToken items[] = {drawn(2, 0, 502), drawn(2, 1, 503)};
     Mgpt__DrawnToken *list[] = {&items[0], &items[1]};
-    Mgpt__RowError error = MGPT__ROW_ERROR__INIT;
-    Mgpt__RowError *errors[] = {&error};
+    Mgpt__RowError of_output = MGPT__ROW_ERROR__INIT, error = MGPT__ROW_ERROR__INIT;
+    Mgpt__RowError *errors[] = {&of_output, &error};
     Mgpt__StepResult result = MGPT__STEP_RESULT__INIT;
     int32_t tokens[3];
     struct plan_row_failure failures[3];
     int n_failures;
     (void)state;
-    error.row = 0;
-    error.text = "NaN in layer 3";
+    of_output.row = error.row = 0;
+    of_output.text = "the logits are not finite";
+    error.output = PLAN_WHOLE_ROW;
+    error.text = "NaN in layer 3"; /* says more, so it comes first */
     result.n_drawn = 2;
     result.drawn = list;
-    result.n_errors = 1;
+    result.n_errors = 2;
     result.errors = errors;
     plan_message_read_result(&result, &plan, tokens, failures, &n_failures);
     assert_int_equal(tokens[0], 0);
     assert_int_equal(tokens[2], 503);
-    assert_int_equal(n_failures, 1);
+    assert_int_equal(n_failures, 2);
     assert_int_equal(failures[0].row, 0);
     assert_string_equal(failures[0].text, "NaN in layer 3");
 }

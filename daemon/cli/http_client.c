@@ -10,6 +10,8 @@
 
 #include "daemon/cli/commands.h"
 
+enum { KEY_HEADER_BYTES = 512 };
+
 struct exchange {
     CURL *curl;
     char *line; /* not complete yet; of an error: the whole body */
@@ -131,6 +133,18 @@ static enum status judge(struct exchange *exchange, CURLcode outcome, const char
 }
 
 /* body: NULL for GET. */
+/* The key of a daemon that others reach comes from the environment: no command line shows it. */
+static struct curl_slist *add_key(struct curl_slist *headers)
+{
+    char line[KEY_HEADER_BYTES];
+    const char *key = getenv("MGPT_API_KEY");
+    if (!key || !*key ||
+        snprintf(line, sizeof(line), "Authorization: Bearer %s", key) >= (int)sizeof(line))
+        return headers;
+    struct curl_slist *longer = curl_slist_append(headers, line);
+    return longer ? longer : headers;
+}
+
 static enum status perform(struct exchange *exchange, const char *base_url, const char *path,
                            const char *body)
 {
@@ -138,6 +152,7 @@ static enum status perform(struct exchange *exchange, const char *base_url, cons
     CURL *curl = exchange->curl = curl_easy_init();
     struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
     enum status st = STATUS_OK;
+    headers = add_key(headers);
     size_t length = strlen(base_url);
     while (length > 0 && base_url[length - 1] == '/')
         length--;

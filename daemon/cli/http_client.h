@@ -1,6 +1,6 @@
 /*
  * http_client.h - `mgpt` asks a daemon: a POST whose answer is a stream of events, or an error in
- * OpenAI's shape; a plain GET.
+ * OpenAI's shape; a plain GET. The daemon's key, where it wants one, is taken from MGPT_API_KEY.
  *
  * Threads: any, each call for itself.
  */

@@ -19,6 +19,8 @@ STAGE_SIZES = {
 # Looking back at a given picture is learnt at one distance first, that is at one size.
 FIRST_OMNI_SIZES = (((128, 128), 8), ((160, 96), .7), ((96, 160), .7), ((96, 96), .6))
 TASKS = {"draw": 30, "segmentation": 13, "depth": 10, "normals": 10, "from map": 14, "questions": 23}
+# Maps of a picture are learnt soonest; the end belongs to what words have to be bound to objects for.
+LAST_TASKS = {"draw": 46, "segmentation": 5, "depth": 3, "normals": 3, "from map": 6, "questions": 37}
 QUESTION_WEIGHT = 5.0
 PROMPT_DROP = 0.1
 HELD_OUT = 10 ** 9              # seeds from here on are never trained on

@@ -31,7 +31,7 @@ def main():
     ap.add_argument("--work", required=True, help="folder for checkpoints, outside the tree")
     ap.add_argument("--out", required=True, help="checkpoint folder to write")
     ap.add_argument("--codec-seconds", type=float, default=2400)
-    ap.add_argument("--seconds", type=float, default=4200, help="of the transformer")
+    ap.add_argument("--seconds", type=float, default=6300, help="of the transformer")
     ap.add_argument("--threads", type=int, default=os.cpu_count())
     a = ap.parse_args()
     os.makedirs(a.work, exist_ok=True)

@@ -20,11 +20,12 @@ MEET_EVERY = 8          # steps between two averages of the replicas
 SHORT, LONG = (12, 208), (18, 368)      # rows and length of a batch: documents of small and of large pictures
 DRAW_ONLY = {"draw": 1}
 # name, share of the time at which it ends, and its batches: (share, shape, tasks, sizes)
-STAGES = (("fp-sft 96", 0.08, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[96]),)),
-          ("fp-sft 128", 0.26, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]),)),
-          ("fp-sft 192", 0.33, ((.5, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]), (.5, LONG, DRAW_ONLY, data.STAGE_SIZES[192]))),
-          ("omni-sft 128", 0.75, ((1, SHORT, data.TASKS, data.FIRST_OMNI_SIZES),)),
-          ("omni-sft all", 9.9, ((.82, SHORT, data.TASKS, data.STAGE_SIZES[128]), (.18, LONG, data.TASKS, data.STAGE_SIZES[192]))))
+STAGES = (("fp-sft 96", 0.06, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[96]),)),
+          ("fp-sft 128", 0.20, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]),)),
+          ("fp-sft 192", 0.26, ((.5, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]), (.5, LONG, DRAW_ONLY, data.STAGE_SIZES[192]))),
+          ("omni-sft 128", 0.58, ((1, SHORT, data.TASKS, data.FIRST_OMNI_SIZES),)),
+          ("omni-sft all", 0.77, ((.82, SHORT, data.TASKS, data.STAGE_SIZES[128]), (.18, LONG, data.TASKS, data.STAGE_SIZES[192]))),
+          ("omni-sft last", 9.9, ((.88, SHORT, data.LAST_TASKS, data.STAGE_SIZES[128]), (.12, LONG, data.LAST_TASKS, data.STAGE_SIZES[192]))))
 
 
 def stage_at(share):

@@ -238,6 +238,16 @@ VECTOR_INLINE void finish(const struct unit *u, int query)
                     u->head_dim - i < LANES ? u->head_dim - i : LANES);
 }
 
+/* The values of the split's first block, of one head, into the second-level cache: memory would
+ * idle while scores become weights. */
+VECTOR_INLINE void fetch_values(const struct unit *u, int first, int n, int head)
+{
+    const bf16 *values = operand_at(u, first, 0, 0) + (size_t)head * kv_panel_words(u->head_dim, 0);
+    int n_pairs = ((n < KV_BLOCK_TOKENS ? n : KV_BLOCK_TOKENS) + 1) / 2;
+    for (int i = 0; i < n_pairs * kv_panel_groups(u->head_dim, 0); i++)
+        __builtin_prefetch(values + i * KV_PAIR_WORDS, 0, 2);
+}
+
 VECTOR_INLINE void attend_body(const struct unit *u)
 {
     gather_queries(u);
@@ -246,8 +256,11 @@ VECTOR_INLINE void attend_body(const struct unit *u)
         int n = n_positions - first < KV_SPLIT_TOKENS ? n_positions - first : KV_SPLIT_TOKENS;
         int last = first + n >= n_positions;
         split_scores(u, first, n);
-        for (int q = 0; q < u->n_queries; q++)
+        for (int q = 0; q < u->n_queries; q++) {
+            if (q % u->a_head == 0)
+                fetch_values(u, first, n, q / u->a_head);
             weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n);
+        }
         split_values(u, first, n,
                      last ? u->next_keys : operand_at(u, first + KV_SPLIT_TOKENS, 0, -1));
         for (int q = 0; q < u->n_queries; q++)

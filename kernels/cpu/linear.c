@@ -17,7 +17,7 @@ enum {
     ROWS_A_STREAM_AMX = 16,
     ROWS_A_FEW = 12,    /* up to here memory is the limit, and short runs keep the reading even */
     RUN_PAIRS_FEW = 32, /* inputs in a run: 8 KiB of the panel */
-    RUN_PAIRS_MANY = 128,
+    RUN_PAIRS_MANY = 512,
     AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
 };
 
