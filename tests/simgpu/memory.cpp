@@ -178,7 +178,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
         protect(PROT_READ | PROT_WRITE);
     }
     UNPOISON(start, bytes);
-    memset(start, NAN_BYTE, bytes < FILL_BYTES_MAX ? bytes : FILL_BYTES_MAX);
+    memset(start, NAN_BYTE, bytes < FILL_BYTES_MAX ? bytes : (size_t)FILL_BYTES_MAX);
     paint_red(start - RED_ZONE_BYTES, RED_ZONE_BYTES);
     paint_red(start + bytes, tail_bytes(bytes));
     if (!was_open)
