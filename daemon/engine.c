@@ -61,6 +61,20 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .load_wait_ms = options->load_wait_ms};
 }
 
+static enum status choose_kv_blocks(const struct engine_options *options,
+                                    const struct cut_stage *cut, int *kv_blocks, struct error *err)
+{
+    struct kv_size_question question = {.config = &options->model->config,
+                                        .target_size = options->model->settings.target_size,
+                                        .n_stages = options->n_stages,
+                                        .n_pipelines = options->n_pipelines,
+                                        .item_bytes = options->compute == ENGINE_F32 ? 4 : 2,
+                                        .free_bytes = kv_size_free_bytes()};
+    for (int k = 0; k < options->n_stages; k++)
+        question.weight_bytes += cut[k].weight_bytes;
+    return kv_size_choose(kv_blocks, &question, err);
+}
+
 static enum status create_pipelines(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
@@ -70,7 +84,7 @@ static enum status create_pipelines(struct engine *engine, struct error *err)
         return STATUS_OK;
     enum status st = cut_model(options, cut, err);
     if (st == STATUS_OK && kv_blocks == 0)
-        st = kv_size_choose(&kv_blocks, options, err);
+        st = choose_kv_blocks(options, cut, &kv_blocks, err);
     struct pipeline_options pipeline = {.vocab = options->model->config.vocab,
                                         .max_positions = options->model->config.max_positions,
                                         .hooks = engine_pipeline_hooks};

@@ -34,12 +34,19 @@ static char *parameters_text(const struct picture *rgb, const struct served_mode
     return text;
 }
 
+/* JSON's numbers here are signed: a larger seed is a text. */
+static json_t *seed_json(uint64_t seed)
+{
+    return seed <= INT64_MAX ? json_integer((json_int_t)seed)
+                             : json_sprintf("%llu", (unsigned long long)seed);
+}
+
 static char *json_text(const struct picture *rgb, const struct served_model *model,
                        const struct picture_facts *facts)
 {
     const struct plan_sampling *sampling = &facts->sampling;
-    json_t *root = json_pack("{s:s, s:I, s:i, s:[ii], s:f, s:f, s:i}", "model", model->name, "seed",
-                             (json_int_t)sampling->seed, "picture_index",
+    json_t *root = json_pack("{s:s, s:o, s:i, s:[ii], s:f, s:f, s:i}", "model", model->name, "seed",
+                             seed_json(sampling->seed), "picture_index",
                              (int)sampling->picture_index, "size", rgb->width, rgb->height,
                              "guidance_scale", (double)sampling->guidance, "temperature",
                              (double)sampling->temperature, "image_top_k", sampling->image_top_k);

@@ -15,8 +15,8 @@ enum {
     ROWS_A_PASS = 128, /* rows whose sums (32 KiB) stay in the cache while the panel passes */
     ROWS_A_STREAM = 6, /* up to here the panel is read once anyway; with AMX: */
     ROWS_A_STREAM_AMX = 16,
-    ROWS_A_FEW = 12,    /* up to here memory is the limit, and short runs keep the reading even */
-    RUN_PAIRS_FEW = 32, /* inputs in a run: 8 KiB of the panel */
+    ROWS_A_FEW = 16,    /* up to here memory is the limit, and short runs keep the reading even */
+    RUN_PAIRS_FEW = 64, /* inputs in a run: 16 KiB of the panel */
     RUN_PAIRS_MANY = 512,
     AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
 };

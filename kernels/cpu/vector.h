@@ -45,9 +45,9 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
     typedef void(*name##_function) parameters;                                                     \
     static name##_function name##_of(enum code_path path)                                          \
     {                                                                                              \
-        return path >= CODE_PATH_AVX512BF16 ? name##_avx512                                        \
-               : path == CODE_PATH_AVX2     ? name##_avx2                                          \
-                                            : name##_portable;                                         \
+        if (path >= CODE_PATH_AVX512BF16)                                                          \
+            return name##_avx512;                                                                  \
+        return path == CODE_PATH_AVX2 ? name##_avx2 : name##_portable;                             \
     }
 #else
 #define FOR_EACH_PATH(name, parameters, arguments)                                                 \
