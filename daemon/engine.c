@@ -163,8 +163,9 @@ static void set_defaults(struct engine_options *options)
 static enum status check_options(const struct engine_options *options, struct error *err)
 {
     int n_units = options->model->config.n_layers + 2;
-    if (strcmp(options->device, "cpu") != 0)
-        return error_set(err, STATUS_UNSUPPORTED, "device '%s' is not in this build, expected cpu",
+    if (strcmp(options->device, "cpu") != 0 && strcmp(options->device, "cuda") != 0 &&
+        strncmp(options->device, "cuda:", strlen("cuda:")) != 0)
+        return error_set(err, STATUS_INVALID, "device '%s', expected cpu, cuda or cuda:K",
                          options->device);
     if (options->n_pipelines == 0)
         return STATUS_OK;

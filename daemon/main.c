@@ -47,7 +47,7 @@ static const struct option table[] = {
     {"pipelines", "N", OPTION_INT, SETTING(n_pipelines), .default_value = "1", .min = 1,
      .max = ENGINE_PIPELINES_MAX, .help = "whole models side by side, each of --stages processes"},
     {"device", "NAME", OPTION_TEXT, SETTING(device), .default_value = "cpu",
-     .help = "cpu (cuda: not in this build)"},
+     .help = "cpu, cuda (stage k on device k) or cuda:K"},
     {"threads", "N", OPTION_INT, SETTING(threads), .max = 1024,
      .help = "of each worker [its share of the cores]"},
     {"kv-blocks", "N", OPTION_INT, SETTING(kv_blocks), .max = 1 << 22,

@@ -38,6 +38,8 @@ enum status side_create(struct side **out, const struct side_options *options, s
     worker_init(&side->worker, options->crew, options->role,
                 options->role == MGPT__ROLE__ROLE_CODEC ? "codec" : "draws",
                 &options->crew->allowed);
+    if (options->role == MGPT__ROLE__ROLE_CODEC)
+        snprintf(side->worker.device, sizeof(side->worker.device), "cpu");
     *out = side;
     return STATUS_OK;
 }

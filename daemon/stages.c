@@ -31,6 +31,7 @@ enum status stages_init(struct stages *out, const struct stages_options *options
         cpu_share(&cpus, &options->crew->allowed, options->pipeline * out->n + k,
                   options->n_pipelines * out->n);
         worker_init(&stage->worker, options->crew, MGPT__ROLE__ROLE_STAGE, name, &cpus);
+        worker_take_device(&stage->worker, options->pipeline * out->n + k);
         stage->first_unit = options->cut[k].first_unit;
         stage->last_unit = options->cut[k].last_unit;
     }

@@ -19,6 +19,13 @@ void worker_init(struct worker *worker, struct crew *crew, Mgpt__Role role, cons
     worker->cpus = *cpus;
     worker->process.life_fd = -1;
     snprintf(worker->name, sizeof(worker->name), "%s", name);
+    snprintf(worker->device, sizeof(worker->device), "%s", crew->device);
+}
+
+void worker_take_device(struct worker *worker, int index)
+{
+    if (strcmp(worker->crew->device, "cuda") == 0)
+        snprintf(worker->device, sizeof(worker->device), "cuda:%d", index);
 }
 
 bool worker_may_start(const struct worker *worker, int64_t now_ms)
@@ -40,7 +47,7 @@ enum status worker_start(struct worker *worker, int64_t now_ms, struct error *er
     arguments[n++] = "--role";
     arguments[n++] = worker->role == MGPT__ROLE__ROLE_CODEC ? "codec" : "stage";
     arguments[n++] = "--device";
-    arguments[n++] = crew->device;
+    arguments[n++] = worker->device;
     arguments[n++] = "--log-level";
     arguments[n++] = crew->log_level;
     if (crew->vq_dir && worker->role == MGPT__ROLE__ROLE_CODEC) {

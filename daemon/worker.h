@@ -15,11 +15,12 @@
 #include "daemon/crew.h"
 #include "proto/message.h"
 
-enum { WORKER_NAME_BYTES = 32 };
+enum { WORKER_NAME_BYTES = 32, WORKER_DEVICE_BYTES = 32 };
 
 struct worker {
     struct crew *crew;
     char name[WORKER_NAME_BYTES]; /* "stage 0.1", "codec" */
+    char device[WORKER_DEVICE_BYTES]; /* "cpu", "cuda:1" */
     Mgpt__Role role;
     cpu_set_t cpus;
     struct worker_process process;
@@ -33,6 +34,9 @@ struct worker {
 
 void worker_init(struct worker *worker, struct crew *crew, Mgpt__Role role, const char *name,
                  const cpu_set_t *cpus);
+
+/* Where the crew has "cuda" without a number, the worker gets device `index`. */
+void worker_take_device(struct worker *worker, int index);
 
 /* Nothing runs and the pause is over: worker_start() may be called. */
 bool worker_may_start(const struct worker *worker, int64_t now_ms);

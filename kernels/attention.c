@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "base/check.h"
+#include "kernels/device.h"
 #include "kernels/kv_layout.h"
 #include "kernels/rows.h"
 
@@ -28,15 +29,14 @@ size_t rope_table_bytes(const struct rope_options *options)
  * As the checkpoints' own code does it: the frequency, the position over the factor and their
  * product are f32, and the cosine is of that rounded angle.
  */
-static void fill_table(struct rope_table *table)
+static void fill_table(float *values, const struct rope_options *o)
 {
-    const struct rope_options *o = &table->options;
     int half = o->head_dim / 2;
     for (int i = 0; i < half; i++) {
         float frequency =
             1.0f / (float)pow(o->theta, (double)((float)(2 * i) / (float)o->head_dim));
         for (int p = 0; p < o->n_positions; p++) {
-            float *row = table->values + (size_t)p * (size_t)o->head_dim;
+            float *row = values + (size_t)p * (size_t)o->head_dim;
             float angle = (float)p / (float)o->factor * frequency;
             row[i] = (float)cos((double)angle);
             row[half + i] = (float)sin((double)angle);
@@ -65,12 +65,20 @@ enum status rope_table_create(struct rope_table **out, const struct rope_options
     table->options = *options;
     table->stream = stream;
     table->bytes = rope_table_bytes(options);
-    enum status st = stream_alloc(stream, (void **)&table->values, table->bytes, err);
+    float *values = calloc(1, table->bytes);
+    enum status st = values
+                         ? STATUS_OK
+                         : error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", table->bytes);
+    if (st == STATUS_OK)
+        st = stream_alloc(stream, (void **)&table->values, table->bytes, err);
     if (st != STATUS_OK) {
+        free(values);
         rope_table_destroy(table);
         return error_wrap(err, st, "cannot create a table of %d positions", options->n_positions);
     }
-    fill_table(table);
+    fill_table(values, options);
+    stream_upload(stream, table->values, values, table->bytes);
+    free(values);
     *out = table;
     return STATUS_OK;
 }
@@ -161,6 +169,9 @@ enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape,
         n_rows += segments[i].n_rows;
     }
     struct store_launch launch = {qkv, shape, norm, rope, segments, n_segments, kv};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->store(device, &launch);
     struct store_task task = {&launch, stream_code_path(stream)};
     rows_run(stream, store_rows, &task, n_rows,
              4 * qkv_row_numbers(shape) * dtype_bytes(shape->dtype));
@@ -176,6 +187,9 @@ enum status attention(void *y, const void *qkv, const struct attention_shape *sh
     if (st != STATUS_OK)
         return st;
     struct attention_launch launch = {y, qkv, shape, segments, n_segments, kv};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->attention(device, &launch);
     return shape->dtype == DTYPE_F32 ? attention_ref(&launch, stream)
                                      : attention_cpu(&launch, stream);
 }

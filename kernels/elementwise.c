@@ -6,6 +6,7 @@
 
 #include "base/check.h"
 #include "kernels/add.h"
+#include "kernels/device.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/rows.h"
 #include "kernels/silu_mul.h"
@@ -39,6 +40,9 @@ enum status rmsnorm(void *y, const void *x, const float *weight, enum dtype dtyp
                     int hidden, float eps, struct stream *stream)
 {
     struct rmsnorm_launch l = {y, x, NULL, NULL, weight, hidden, eps};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->rmsnorm(device, &l, dtype, n_rows);
     return run(stream, rmsnorm_rows, &l, dtype, n_rows, 2 * (size_t)hidden);
 }
 
@@ -46,6 +50,9 @@ enum status add_rmsnorm(void *y, void *x, const void *delta, const float *weight
                         int n_rows, int hidden, float eps, struct stream *stream)
 {
     struct rmsnorm_launch l = {y, x, x, delta, weight, hidden, eps};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->rmsnorm(device, &l, dtype, n_rows);
     return run(stream, rmsnorm_rows, &l, dtype, n_rows, 4 * (size_t)hidden);
 }
 
@@ -62,6 +69,9 @@ enum status add(void *x, const void *delta, enum dtype dtype, int n_rows, int hi
                 struct stream *stream)
 {
     struct add_launch l = {x, delta, hidden};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->add(device, &l, dtype, n_rows);
     return run(stream, add_rows, &l, dtype, n_rows, 3 * (size_t)hidden);
 }
 
@@ -78,6 +88,9 @@ enum status silu_mul(void *y, const void *gate_up, enum dtype dtype, int n_rows,
                      struct stream *stream)
 {
     struct silu_mul_launch l = {y, gate_up, inter};
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->silu_mul(device, &l, dtype, n_rows);
     return run(stream, silu_mul_rows, &l, dtype, n_rows,
                6 * (size_t)inter); /* the exponential counts double */
 }

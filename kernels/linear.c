@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "kernels/device.h"
 #include "kernels/linear_weight.h"
 
 /* Group offsets count in elements from the matrix' start. */
@@ -69,6 +70,9 @@ enum status linear_weight_create(struct linear_weight **out,
     enum status st = stream_alloc(stream, &w->matrix, w->matrix_bytes, err);
     if (st == STATUS_OK && w->bias_bytes)
         st = stream_alloc(stream, (void **)&w->bias, w->bias_bytes, err);
+    struct device *device = stream_device(stream);
+    if (st == STATUS_OK && device)
+        st = device->operations->linear_prepare(device, w, err);
     if (st != STATUS_OK) {
         linear_weight_destroy(w);
         return error_wrap(err, st, "cannot create a weight of [%d, %d]", options->n_out,
@@ -143,12 +147,33 @@ static void pack_task(void *context, int thread_index, int n_threads)
         }
 }
 
+/* A device takes the matrix as it is, piece by piece in the compute type. */
+static void upload_numbers(struct linear_weight *w, void *to, enum dtype to_dtype, const void *src,
+                           enum dtype src_dtype, size_t n)
+{
+    float piece[4 * RUN * LINEAR_GROUP];
+    const size_t step = sizeof(piece) / sizeof(piece[0]);
+    for (size_t i = 0; i < n; i += step) {
+        size_t count = n - i < step ? n - i : step;
+        dtype_convert(piece, to_dtype, (const char *)src + i * dtype_bytes(src_dtype), src_dtype,
+                      count);
+        stream_upload(w->stream, (char *)to + i * dtype_bytes(to_dtype), piece,
+                      count * dtype_bytes(to_dtype));
+    }
+}
+
 void linear_weight_set(struct linear_weight *w, int first_out, int n_rows, const void *src,
                        enum dtype src_dtype)
 {
     CHECK(first_out >= 0);
     CHECK(n_rows >= 0);
     CHECK(first_out <= w->options.n_out - n_rows);
+    if (stream_device(w->stream)) {
+        size_t n_in = (size_t)w->options.n_in, at = (size_t)first_out * n_in;
+        upload_numbers(w, (char *)w->matrix + at * dtype_bytes(w->options.dtype), w->options.dtype,
+                       src, src_dtype, (size_t)n_rows * n_in);
+        return;
+    }
     struct pack pack = {w, first_out, n_rows, src, src_dtype};
     stream_parallel(w->stream, pack_task, &pack);
 }
@@ -160,13 +185,19 @@ void linear_weight_set_bias(struct linear_weight *w, int first_out, int n, const
     CHECK(first_out >= 0);
     CHECK(n >= 0);
     CHECK(first_out <= w->options.n_out - n);
-    dtype_convert(w->bias + first_out, DTYPE_F32, src, src_dtype, (size_t)n);
+    if (stream_device(w->stream))
+        upload_numbers(w, w->bias + first_out, DTYPE_F32, src, src_dtype, (size_t)n);
+    else
+        dtype_convert(w->bias + first_out, DTYPE_F32, src, src_dtype, (size_t)n);
 }
 
 static enum status launch(const struct linear_launch *launch, struct stream *stream)
 {
     if (launch->n_rows == 0)
         return STATUS_OK;
+    struct device *device = stream_device(stream);
+    if (device)
+        return device->operations->linear(device, launch);
     return launch->weight->options.dtype == DTYPE_F32 ? linear_ref(launch, stream)
                                                       : linear_cpu(launch, stream);
 }

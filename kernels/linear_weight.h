@@ -17,7 +17,7 @@ struct linear_weight {
     struct stream *stream;
     int n_groups;    /* of 16 outputs, the last padded */
     int n_in_padded; /* bf16: to LINEAR_INPUTS_MULTIPLE */
-    void *matrix;
+    void *matrix; /* on the CPU as linear.c packs it; on a device [n_out, n_in] as files have it */
     float *bias; /* [n_groups * 16] or NULL */
     size_t matrix_bytes, bias_bytes;
 };

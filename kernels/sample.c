@@ -7,6 +7,8 @@
 #include "kernels/sample.h"
 
 #include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -263,8 +265,8 @@ static enum status explain(struct work *w, int index, struct error *err)
     }
 }
 
-enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests,
-                   struct stream *stream, struct error *err)
+static enum status sample_on_host(int32_t *ids, const struct sample_request *requests,
+                                  int n_requests, struct stream *stream, struct error *err)
 {
     for (int i = 0; i < n_requests; i++) {
         CHECK(requests[i].n >= 1);
@@ -285,4 +287,47 @@ enum status sample(int32_t *ids, const struct sample_request *requests, int n_re
     else if (n_requests > 1)
         stream_parallel(stream, sample_share, &work);
     return work.failed_request < n_requests ? explain(&work, work.failed_request, err) : STATUS_OK;
+}
+
+/* A row of logits on its way to the host; requests may share one. */
+static const float *fetch(float **next, const float *row, int n, struct stream *stream)
+{
+    float *host = *next;
+    stream_download(stream, host, row, (size_t)n * sizeof(*host));
+    *next += n;
+    return host;
+}
+
+/* Logits lie in device memory. On CUDA they are fetched, and the draw is the host's: the same
+ * function everywhere. */
+enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests,
+                   struct stream *stream, struct error *err)
+{
+    if (!stream_device(stream))
+        return sample_on_host(ids, requests, n_requests, stream, err);
+    if (n_requests <= 0)
+        return STATUS_OK;
+    size_t n_floats = 0;
+    for (int i = 0; i < n_requests; i++)
+        n_floats += (size_t)requests[i].n * (requests[i].unconditional ? 2 : 1);
+    float *logits = malloc(n_floats * sizeof(*logits)), *next = logits;
+    struct sample_request *fetched = calloc((size_t)n_requests, sizeof(*fetched));
+    enum status st = STATUS_NOMEM;
+    for (int i = 0; logits && fetched && i < n_requests; i++) {
+        const struct sample_request *r = &requests[i], *before = i > 0 ? &requests[i - 1] : NULL;
+        fetched[i] = *r;
+        bool is_same = before && before->logits == r->logits &&
+                       before->unconditional == r->unconditional && before->n == r->n;
+        fetched[i].logits = is_same ? fetched[i - 1].logits : fetch(&next, r->logits, r->n, stream);
+        if (r->unconditional)
+            fetched[i].unconditional = is_same ? fetched[i - 1].unconditional
+                                               : fetch(&next, r->unconditional, r->n, stream);
+    }
+    if (logits && fetched)
+        st = sample_on_host(ids, fetched, n_requests, stream, err);
+    else
+        error_set(err, st, "cannot allocate %zu logits", n_floats);
+    free(logits);
+    free(fetched);
+    return st;
 }

@@ -15,6 +15,7 @@
 
 enum { SAMPLE_DOMAIN_TOKEN = 1 };
 
+/* Logits lie in device memory; masks and lists in host memory. */
 struct sample_request {
     const float *logits;        /* [n] entry i belongs to id first_id + i */
     const float *unconditional; /* [n] l = u + guidance * (c - u); NULL: logits as they are */

@@ -1,5 +1,6 @@
 /*
- * stream.c - a stream of the CPU: threads, scratch and memory.
+ * stream.c - a stream: threads, scratch and memory of the CPU, and the device beside it where there
+ * is one.
  */
 #include "kernels/stream.h"
 
@@ -9,6 +10,7 @@
 
 #include "base/check.h"
 #include "kernels/cpu/pool.h"
+#include "kernels/device.h"
 
 enum { LARGE_PAGE_BYTES = 2 << 20, MAPPED_FROM_BYTES = 1 << 20 };
 
@@ -21,58 +23,9 @@ struct stream {
     enum code_path path;
     int n_threads;
     struct pool *pool;
+    struct device *device;                      /* NULL on the CPU */
     struct scratch scratch[STREAM_THREADS_MAX]; /* one a thread, touched by that thread alone */
 };
-
-enum status stream_create_on_path(struct stream **out, const struct stream_options *options,
-                                  enum code_path path, struct error *err)
-{
-    *out = NULL;
-    if (!code_path_available(path))
-        return error_set(err, STATUS_UNSUPPORTED, "this machine does not have the code path '%s'",
-                         code_path_name(path));
-    struct stream *stream = calloc(1, sizeof(*stream));
-    if (!stream)
-        return error_set(err, STATUS_NOMEM, "cannot allocate a stream");
-    stream->path = path;
-    stream->n_threads = options->n_threads;
-    enum status st = pool_create(&stream->pool, options, err);
-    if (st != STATUS_OK) {
-        stream_destroy(stream);
-        return st;
-    }
-    *out = stream;
-    return STATUS_OK;
-}
-
-enum status stream_create(struct stream **out, const struct stream_options *options,
-                          struct error *err)
-{
-    enum code_path path;
-    *out = NULL;
-    enum status st = code_path_pick(&path, err);
-    return st == STATUS_OK ? stream_create_on_path(out, options, path, err) : st;
-}
-
-void stream_destroy(struct stream *stream)
-{
-    if (!stream)
-        return;
-    pool_destroy(stream->pool);
-    for (int i = 0; i < STREAM_THREADS_MAX; i++)
-        stream_free(stream, stream->scratch[i].memory, stream->scratch[i].bytes);
-    free(stream);
-}
-
-int stream_n_threads(const struct stream *stream)
-{
-    return stream->n_threads;
-}
-
-enum code_path stream_code_path(const struct stream *stream)
-{
-    return stream->path;
-}
 
 /* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are
  * given back. */
@@ -99,9 +52,8 @@ static size_t mapped_bytes(size_t bytes)
     return (bytes + page - 1) & ~(page - 1);
 }
 
-enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct error *err)
+static enum status host_alloc(void **out, size_t bytes, struct error *err)
 {
-    (void)stream;
     *out = NULL;
     if (bytes > SIZE_MAX / 2)
         return error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", bytes);
@@ -116,9 +68,8 @@ enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct
     return *out ? STATUS_OK : error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", bytes);
 }
 
-void stream_free(struct stream *stream, void *memory, size_t bytes)
+static void host_free(void *memory, size_t bytes)
 {
-    (void)stream;
     if (!memory)
         return;
     if (bytes >= MAPPED_FROM_BYTES)
@@ -127,29 +78,118 @@ void stream_free(struct stream *stream, void *memory, size_t bytes)
         free(memory);
 }
 
+enum status stream_create_on_path(struct stream **out, const struct stream_options *options,
+                                  enum code_path path, struct error *err)
+{
+    *out = NULL;
+    if (!code_path_available(path))
+        return error_set(err, STATUS_UNSUPPORTED, "this machine does not have the code path '%s'",
+                         code_path_name(path));
+    struct stream *stream = calloc(1, sizeof(*stream));
+    if (!stream)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a stream");
+    stream->path = path;
+    stream->n_threads = options->n_threads;
+    enum status st = pool_create(&stream->pool, options, err);
+    if (st == STATUS_OK && options->device == DEVICE_CUDA)
+        st = cuda_device_open(&stream->device, options->device_index, err);
+    if (st != STATUS_OK) {
+        stream_destroy(stream);
+        return st;
+    }
+    *out = stream;
+    return STATUS_OK;
+}
+
+enum status stream_create(struct stream **out, const struct stream_options *options,
+                          struct error *err)
+{
+    enum code_path path;
+    *out = NULL;
+    enum status st = code_path_pick(&path, err);
+    return st == STATUS_OK ? stream_create_on_path(out, options, path, err) : st;
+}
+
+void stream_destroy(struct stream *stream)
+{
+    if (!stream)
+        return;
+    pool_destroy(stream->pool);
+    for (int i = 0; i < STREAM_THREADS_MAX; i++)
+        host_free(stream->scratch[i].memory, stream->scratch[i].bytes);
+    if (stream->device)
+        stream->device->operations->close(stream->device);
+    free(stream);
+}
+
+int stream_n_threads(const struct stream *stream)
+{
+    return stream->n_threads;
+}
+
+enum code_path stream_code_path(const struct stream *stream)
+{
+    return stream->path;
+}
+
+const char *stream_path_name(const struct stream *stream)
+{
+    return stream->device ? stream->device->operations->path(stream->device)
+                          : code_path_name(stream->path);
+}
+
+const char *stream_device_name(const struct stream *stream)
+{
+    return stream->device ? "cuda" : "cpu";
+}
+
+struct device *stream_device(const struct stream *stream)
+{
+    return stream->device;
+}
+
+enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct error *err)
+{
+    if (stream->device)
+        return stream->device->operations->alloc(stream->device, out, bytes, err);
+    return host_alloc(out, bytes, err);
+}
+
+void stream_free(struct stream *stream, void *memory, size_t bytes)
+{
+    if (memory && stream->device)
+        stream->device->operations->free(stream->device, memory);
+    else
+        host_free(memory, bytes);
+}
+
 void stream_upload(struct stream *stream, void *device, const void *host, size_t bytes)
 {
-    (void)stream;
-    memcpy(device, host, bytes);
+    if (stream->device)
+        stream->device->operations->upload(stream->device, device, host, bytes);
+    else
+        memcpy(device, host, bytes);
 }
 
 void stream_download(struct stream *stream, void *host, const void *device, size_t bytes)
 {
-    (void)stream;
-    memcpy(host, device, bytes);
+    if (stream->device)
+        stream->device->operations->download(stream->device, host, device, bytes);
+    else
+        memcpy(host, device, bytes);
 }
 
 void stream_copy(struct stream *stream, void *to, const void *from, size_t bytes)
 {
-    (void)stream;
-    memcpy(to, from, bytes);
+    if (stream->device)
+        stream->device->operations->copy(stream->device, to, from, bytes);
+    else
+        memcpy(to, from, bytes);
 }
 
 enum status stream_wait(struct stream *stream, struct error *err)
 {
-    (void)stream;
-    (void)err;
-    return STATUS_OK;
+    return stream->device ? stream->device->operations->wait(stream->device, err) : STATUS_OK;
 }
 
 void stream_parallel(struct stream *stream, stream_task task, void *context)
@@ -161,10 +201,10 @@ void *stream_scratch(struct stream *stream, int thread_index, size_t bytes)
 {
     struct scratch *scratch = &stream->scratch[thread_index];
     if (scratch->bytes < bytes) {
-        stream_free(stream, scratch->memory, scratch->bytes);
+        host_free(scratch->memory, scratch->bytes);
         scratch->bytes = 0;
         size_t grown = bytes + bytes / 2;
-        if (stream_alloc(stream, &scratch->memory, grown, NULL) != STATUS_OK)
+        if (host_alloc(&scratch->memory, grown, NULL) != STATUS_OK)
             return NULL;
         scratch->bytes = grown;
     }

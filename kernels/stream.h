@@ -17,6 +17,9 @@
 #include "base/error.h"
 
 struct stream;
+struct device;
+
+enum device_kind { DEVICE_CPU, DEVICE_CUDA };
 
 /* In rising order of preference. Bits may differ between paths, never within one. */
 enum code_path {
@@ -36,6 +39,8 @@ struct stream_options {
     int n_threads;   /* 1..STREAM_THREADS_MAX, the caller included */
     const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL: not
                         pinned */
+    enum device_kind device; /* DEVICE_CUDA: the threads do what is left on the host */
+    int device_index;        /* among the CUDA devices of the machine */
 };
 
 /*
@@ -50,6 +55,7 @@ const char *code_path_name(enum code_path path);
 /*
  * Picks the code path and starts the threads. On error *out is NULL and nothing is held.
  * STATUS_INVALID: options out of range, a CPU that the process may not use, MGPT_CPU_PATH as above.
+ * STATUS_UNSUPPORTED, STATUS_NOT_FOUND: the build has no CUDA, the machine has no such device.
  */
 enum status stream_create(struct stream **out, const struct stream_options *options,
                           struct error *err);
@@ -62,6 +68,11 @@ void stream_destroy(struct stream *stream); /* NULL is fine */
 int stream_n_threads(const struct stream *stream);
 enum code_path stream_code_path(const struct stream *stream);
 
+/* What decides the bits: the code path of the CPU, or the device's architecture ("sm_90"). And
+ * "cpu" or "cuda". */
+const char *stream_path_name(const struct stream *stream);
+const char *stream_device_name(const struct stream *stream);
+
 /*
  * Memory of the device: zeroed, aligned to 64 bytes, large pages where the system has them.
  * STATUS_NOMEM, *out NULL. stream_free(NULL) is fine.
@@ -69,15 +80,25 @@ enum code_path stream_code_path(const struct stream *stream);
 enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct error *err);
 void stream_free(struct stream *stream, void *memory, size_t bytes);
 
-/* Copies between host and device memory; ordered with the launches before and after. */
+/*
+ * Copies between host and device memory; ordered with the launches before and after. Host memory is
+ * free for reuse, or filled, on return. Device memory is touched by these and by launchers alone,
+ * never by the host itself.
+ */
 void stream_upload(struct stream *stream, void *device, const void *host, size_t bytes);
 void stream_download(struct stream *stream, void *host, const void *device, size_t bytes);
 
 /* The same within device memory; the two do not overlap. */
 void stream_copy(struct stream *stream, void *to, const void *from, size_t bytes);
 
-/* Waits until everything launched has run. On the CPU launchers return when the work is done. */
+/*
+ * Waits until everything launched has run. On the CPU launchers return when the work is done.
+ * STATUS_INTERNAL: the device failed since the last call; the text says how.
+ */
 enum status stream_wait(struct stream *stream, struct error *err);
+
+/* The device behind the stream (device.h), for dispatch; NULL on the CPU. */
+struct device *stream_device(const struct stream *stream);
 
 /* --- for kernels on the CPU --- */
 

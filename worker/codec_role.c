@@ -51,8 +51,9 @@ static enum status handle_load(struct codec_role *role, const Mgpt__Load *load, 
         return reply_failure(role->options.control, MESSAGE_LOAD, 0, 0, &why, err);
     malloc_trim(0);
     char fingerprint[128];
-    snprintf(fingerprint, sizeof(fingerprint), "device=cpu path=%s numerics=%d compute=f32",
-             code_path_name(stream_code_path(role->options.stream)), KERNELS_NUMERICS_VERSION);
+    snprintf(fingerprint, sizeof(fingerprint), "device=%s path=%s numerics=%d compute=f32",
+             stream_device_name(role->options.stream), stream_path_name(role->options.stream),
+             KERNELS_NUMERICS_VERSION);
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = "codec";

@@ -91,7 +91,7 @@ static enum status say_hello(struct control *control, struct error *err)
     hello.pid = (uint64_t)getpid();
     hello.host = host;
     hello.device = (char *)options->device;
-    hello.code_path = (char *)code_path_name(stream_code_path(options->stream));
+    hello.code_path = (char *)stream_path_name(options->stream);
     hello.version = MGPT_VERSION;
     hello.n_threads = (uint32_t)stream_n_threads(options->stream);
     return reply_send(control->socket, MESSAGE_HELLO, &hello.base, err);

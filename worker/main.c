@@ -6,6 +6,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -84,14 +85,21 @@ static void set_signals(void)
         sigaction(SIGINT, &end, NULL);
 }
 
-/* STATUS_UNSUPPORTED: a device of another build. STATUS_INVALID: no device at all. */
-static enum status check_device(const char *device, struct error *err)
+/* "cpu", "cuda" (the first one), "cuda:K". */
+static enum status parse_device(struct stream_options *out, const char *device, struct error *err)
 {
+    const char *prefix = "cuda:", *number = device + strlen(prefix);
+    out->device = DEVICE_CUDA;
+    out->device_index = 0;
     if (strcmp(device, "cpu") == 0)
+        out->device = DEVICE_CPU;
+    if (strcmp(device, "cpu") == 0 || strcmp(device, "cuda") == 0)
         return STATUS_OK;
-    if (strcmp(device, "cuda") == 0 || strncmp(device, "cuda:", strlen("cuda:")) == 0)
-        return error_set(err, STATUS_UNSUPPORTED,
-                         "--device %s: this build has no CUDA, use --device cpu", device);
+    if (strncmp(device, prefix, strlen(prefix)) == 0 && *number >= '0' && *number <= '9' &&
+        strspn(number, "0123456789") == strlen(number) && strlen(number) <= 4) {
+        out->device_index = atoi(number);
+        return STATUS_OK;
+    }
     return error_set(err, STATUS_INVALID, "--device %s: expected cpu, cuda or cuda:K", device);
 }
 
@@ -110,9 +118,11 @@ static enum status open_stream(struct stream **out, const struct settings *setti
     int n_threads = settings->n_threads > 0 ? settings->n_threads
                     : n_cpus > 0            ? n_cpus
                                             : cpu_list_n_allowed();
-    struct stream_options stream = {n_threads < STREAM_THREADS_MAX ? n_threads : STREAM_THREADS_MAX,
-                                    n_cpus > 0 ? cpus : NULL};
-    return stream_create(out, &stream, err);
+    struct stream_options stream = {
+        .n_threads = n_threads < STREAM_THREADS_MAX ? n_threads : STREAM_THREADS_MAX,
+        .cpus = n_cpus > 0 ? cpus : NULL};
+    st = parse_device(&stream, settings->device, err);
+    return st == STATUS_OK ? stream_create(out, &stream, err) : st;
 }
 
 /* Before threads are started. A system without seccomp is no reason not to serve. */
@@ -132,9 +142,7 @@ static enum status run(const struct settings *settings, struct error *err)
     struct curve_keys keys;
     struct stream *stream = NULL;
     char vq_dir[PATH_MAX];
-    enum status st = check_device(settings->device, err);
-    if (st == STATUS_OK)
-        st = confine(settings, err);
+    enum status st = confine(settings, err);
     if (st == STATUS_OK && settings->key)
         st = curve_load_file(&keys, settings->key, err);
     if (st == STATUS_OK)

@@ -35,10 +35,10 @@ static enum status allocate_buffers(struct stage *stage, struct error *err)
         st = stream_alloc(stage->stream, places[i], buffers->hidden_bytes, err);
     if (st == STATUS_OK && wide > 0)
         st = stream_alloc(stage->stream, &buffers->wide, buffers->wide_bytes, err);
-    stage->host_row = calloc((size_t)config->hidden, sizeof(float));
+    stage->host_rows = calloc((size_t)STAGE_HOST_ROWS * (size_t)config->hidden, sizeof(float));
     stage->ids = calloc(rows_max, sizeof(*stage->ids));
     stage->segments = calloc(rows_max, sizeof(*stage->segments));
-    if (st == STATUS_OK && (!stage->host_row || !stage->ids || !stage->segments))
+    if (st == STATUS_OK && (!stage->host_rows || !stage->ids || !stage->segments))
         st = error_set(err, STATUS_NOMEM, "cannot allocate lists of %zu rows", rows_max);
     return st == STATUS_OK ? st
                            : error_wrap(err, st, "memory for %zu rows of activations", rows_max);
@@ -119,7 +119,7 @@ void stage_destroy(struct stage *stage)
     rope_table_destroy(stage->rope);
     kv_cache_destroy(stage->kv);
     stage_weights_destroy(stage->weights);
-    free(stage->host_row);
+    free(stage->host_rows);
     free(stage->ids);
     free(stage->segments);
     free(stage);

@@ -30,11 +30,15 @@ static int find_bad_token(struct stage *stage, int first, int n)
 {
     enum dtype dtype = stage->options.compute;
     size_t row_bytes = (size_t)stage->config.hidden * dtype_bytes(dtype);
-    for (int i = first; i < first + n; i++) {
-        stream_download(stage->stream, stage->host_row,
-                        (const char *)stage->buffers.x + (size_t)i * row_bytes, row_bytes);
-        if (!is_finite_row(stage->host_row, dtype, stage->config.hidden))
-            return i;
+    for (int i = first; i < first + n; i += STAGE_HOST_ROWS) {
+        int here = first + n - i < STAGE_HOST_ROWS ? first + n - i : STAGE_HOST_ROWS;
+        stream_download(stage->stream, stage->host_rows,
+                        (const char *)stage->buffers.x + (size_t)i * row_bytes,
+                        (size_t)here * row_bytes);
+        for (int j = 0; j < here; j++)
+            if (!is_finite_row((const char *)stage->host_rows + (size_t)j * row_bytes, dtype,
+                               stage->config.hidden))
+                return i + j;
     }
     return -1;
 }

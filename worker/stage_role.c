@@ -164,8 +164,8 @@ static enum status gather_facts(const struct stage_role *role, const Mgpt__Load 
     stage_format_units(facts->units, sizeof(facts->units), (int)load->first_unit,
                        (int)load->last_unit, checkpoint_config(checkpoint)->n_layers);
     snprintf(facts->fingerprint, sizeof(facts->fingerprint),
-             "device=cpu path=%s numerics=%d compute=%s",
-             code_path_name(stream_code_path(role->options.stream)), KERNELS_NUMERICS_VERSION,
+             "device=%s path=%s numerics=%d compute=%s", stream_device_name(role->options.stream),
+             stream_path_name(role->options.stream), KERNELS_NUMERICS_VERSION,
              dtype_name(compute_dtype(load)));
     return st;
 }

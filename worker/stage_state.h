@@ -20,6 +20,8 @@ struct stage_buffers {
     size_t hidden_bytes, wide_bytes;
 };
 
+enum { STAGE_HOST_ROWS = 64 };
+
 struct stage {
     struct stage_options options;
     struct model_config config;
@@ -31,7 +33,7 @@ struct stage {
     struct attention_shape shape;
     struct stage_head *head; /* NULL when the head is elsewhere */
     struct stage_buffers buffers;
-    void *host_row;              /* [hidden] for looking at single rows */
+    void *host_rows;             /* [STAGE_HOST_ROWS, hidden] for looking at rows */
     int32_t *ids;                /* [rows_max] of the plan's tokens */
     struct kv_segment *segments; /* [rows_max] of the plan's rows */
 };

@@ -41,8 +41,8 @@ struct settings {
     }
 #define ROW_DEVICE                                                                                 \
     {                                                                                              \
-        "device", "NAME", OPTION_TEXT, SETTING(device), .default_value = "cpu",                    \
-                                                        .help = "cpu (cuda: not in this build)"    \
+        "device", "NAME", OPTION_TEXT, SETTING(device),                                            \
+            .default_value = "cpu", .help = "cpu, cuda (stage k on device k) or cuda:K"            \
     }
 #define ROW_THREADS                                                                                \
     {                                                                                              \

@@ -1,0 +1,198 @@
+/*
+ * device.cu - opening a CUDA device, its memory, copies and waiting.
+ */
+#include "kernels/cuda/cuda.cuh"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { OLDEST_MAJOR = 8 }; /* sm_80: bf16 in mma.sync, cp.async */
+
+enum status cuda_reserve(void **out, size_t bytes, struct error *err)
+{
+    cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
+    if (error == cudaSuccess)
+        return STATUS_OK;
+    *out = NULL;
+    size_t free_bytes = 0, total_bytes = 0;
+    cudaGetLastError();
+    cudaMemGetInfo(&free_bytes, &total_bytes);
+    return error_set(err, STATUS_NOMEM,
+                     "cannot reserve %zu MiB of device memory (%s), %zu of %zu MiB are free: use more stages or fewer "
+                     "KV blocks",
+                     (bytes + (1 << 20) - 1) >> 20, cudaGetErrorString(error), free_bytes >> 20, total_bytes >> 20);
+}
+
+static enum status alloc_memory(struct device *device, void **out, size_t bytes, struct error *err)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    enum status st = cuda_reserve(out, bytes, err);
+    if (st == STATUS_OK && bytes > 0)
+        cuda_note(cuda, cudaMemsetAsync(*out, 0, bytes, cuda->stream), "a memset");
+    return st;
+}
+
+static void free_memory(struct device *device, void *memory)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work before memory is freed");
+    cuda_note(cuda, cudaFree(memory), "cudaFree");
+}
+
+static void upload(struct device *device, void *to, const void *host, size_t bytes)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda_note(cuda, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, cuda->stream), "a copy to the device");
+}
+
+static void download(struct device *device, void *host, const void *from, size_t bytes)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda_note(cuda, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, cuda->stream), "a copy to the host");
+    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "a copy to the host");
+}
+
+static void copy(struct device *device, void *to, const void *from, size_t bytes)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda_note(cuda, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, cuda->stream), "a copy on the device");
+}
+
+static enum status wait_for_device(struct device *device, struct error *err)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "the queued kernels");
+    cudaError_t failure = cuda->failure;
+    cuda->failure = cudaSuccess;
+    if (failure == cudaSuccess)
+        return STATUS_OK;
+    return error_set(err, STATUS_INTERNAL, "CUDA device %d failed at %s: %s", cuda->index, cuda->failed_at,
+                     cudaGetErrorString(failure));
+}
+
+static const char *path_of(const struct device *device)
+{
+    return ((const struct cuda_device *)device)->path;
+}
+
+static void close_device(struct device *device)
+{
+    struct cuda_device *cuda = cuda_of(device);
+    if (!cuda)
+        return;
+    if (cuda->stream)
+        cudaStreamSynchronize(cuda->stream);
+    linear_plans_destroy(cuda);
+    row_table_destroy(cuda);
+    cudaFree(cuda->blas_workspace);
+    cudaFree(cuda->partials);
+    cudaFree(cuda->ids);
+    if (cuda->blas)
+        cublasLtDestroy(cuda->blas);
+    if (cuda->stream)
+        cudaStreamDestroy(cuda->stream);
+    free(cuda);
+}
+
+static const struct device_operations operations = {
+    close_device, path_of,       alloc_memory,   free_memory,    upload,     download,
+    copy,         wait_for_device, embedding_cuda, rmsnorm_cuda, add_cuda,   silu_mul_cuda,
+    store_cuda,   attention_cuda, linear_prepare_cuda, linear_cuda};
+
+extern "C" enum status cuda_device_count(int *out, struct error *err)
+{
+    *out = 0;
+    cudaError_t error = cudaGetDeviceCount(out);
+    if (error == cudaErrorInsufficientDriver)
+        return error_set(err, STATUS_NOT_FOUND,
+                         "no CUDA driver, or one that is too old for this build: install a newer NVIDIA driver, or use "
+                         "--device cpu");
+    if (error == cudaErrorNoDevice || (error == cudaSuccess && *out == 0))
+        return error_set(err, STATUS_NOT_FOUND,
+                         "no CUDA device is visible (look at nvidia-smi and CUDA_VISIBLE_DEVICES), or use --device cpu");
+    if (error != cudaSuccess)
+        return error_set(err, STATUS_NOT_FOUND, "cannot count the CUDA devices: %s", cudaGetErrorString(error));
+    return STATUS_OK;
+}
+
+static enum status find_device(cudaDeviceProp *properties, int index, struct error *err)
+{
+    int n;
+    enum status st = cuda_device_count(&n, err);
+    if (st != STATUS_OK)
+        return st;
+    if (index < 0 || index >= n)
+        return error_set(err, STATUS_NOT_FOUND,
+                         "no CUDA device %d: this machine has %d, counted from 0 (--device cuda:0 puts every stage on "
+                         "the first)",
+                         index, n);
+    cudaError_t error = cudaGetDeviceProperties(properties, index);
+    if (error == cudaSuccess)
+        error = cudaSetDevice(index);
+    if (error != cudaSuccess)
+        return error_set(err, STATUS_NOT_FOUND, "cannot open CUDA device %d: %s", index, cudaGetErrorString(error));
+    if (properties->major < OLDEST_MAJOR)
+        return error_set(err, STATUS_UNSUPPORTED, "CUDA device %d is sm_%d%d, expected sm_%d0 or newer", index,
+                         properties->major, properties->minor, OLDEST_MAJOR);
+    return STATUS_OK;
+}
+
+extern "C" enum status cuda_device_describe(struct device_facts *out, int index, struct error *err)
+{
+    cudaDeviceProp properties;
+    memset(out, 0, sizeof(*out));
+    enum status st = find_device(&properties, index, err);
+    if (st != STATUS_OK)
+        return st;
+    snprintf(out->name, sizeof(out->name), "%.*s", (int)sizeof(out->name) - 1, properties.name);
+    snprintf(out->path, sizeof(out->path), "sm_%d%d", properties.major, properties.minor);
+    out->n_processors = properties.multiProcessorCount;
+    cudaError_t error = cudaMemGetInfo(&out->free_bytes, &out->memory_bytes);
+    return error == cudaSuccess ? STATUS_OK
+                                : error_set(err, STATUS_INTERNAL, "cannot ask CUDA device %d for its memory: %s", index,
+                                            cudaGetErrorString(error));
+}
+
+static enum status open_parts(struct cuda_device *cuda, struct error *err)
+{
+    cudaError_t error = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
+    if (error != cudaSuccess)
+        return error_set(err, STATUS_INTERNAL, "cannot create a CUDA stream: %s", cudaGetErrorString(error));
+    cublasStatus_t blas = cublasLtCreate(&cuda->blas);
+    if (blas != CUBLAS_STATUS_SUCCESS)
+        return error_set(err, STATUS_INTERNAL, "cannot open cuBLASLt: %s", cublasLtGetStatusString(blas));
+    enum status st = cuda_reserve(&cuda->blas_workspace, CUDA_BLAS_WORKSPACE_BYTES, err);
+    if (st == STATUS_OK)
+        st = cuda_reserve((void **)&cuda->partials, CUDA_PARTIALS_BYTES, err);
+    if (st == STATUS_OK)
+        st = cuda_reserve((void **)&cuda->ids, CUDA_TABLE_BYTES, err);
+    if (st == STATUS_OK)
+        st = linear_plans_create(cuda, err);
+    if (st == STATUS_OK)
+        st = row_table_create(cuda, err);
+    return st;
+}
+
+extern "C" enum status cuda_device_open(struct device **out, int index, struct error *err)
+{
+    cudaDeviceProp properties;
+    *out = NULL;
+    enum status st = find_device(&properties, index, err);
+    if (st != STATUS_OK)
+        return st;
+    struct cuda_device *cuda = (struct cuda_device *)calloc(1, sizeof(*cuda));
+    if (!cuda)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a device");
+    cuda->base.operations = &operations;
+    cuda->index = index;
+    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-cublaslt%zu", properties.major, properties.minor,
+             cublasLtGetVersion());
+    st = open_parts(cuda, err);
+    if (st != STATUS_OK) {
+        close_device(&cuda->base);
+        return error_wrap(err, st, "CUDA device %d", index);
+    }
+    *out = &cuda->base;
+    return STATUS_OK;
+}

@@ -1,0 +1,58 @@
+/*
+ * device.h - a device that is not the CPU: the operations that a stream of it offers, behind one table.
+ *
+ * Each operation of kernels/ keeps one plain function; it asks stream_device() and hands its launch over when there is
+ * one. Pointers in launches are device memory, but for lists that the contracts call host memory.
+ * Launchers queue work and return; what goes wrong later is told by wait().
+ */
+#ifndef MGPT_KERNELS_DEVICE_H
+#define MGPT_KERNELS_DEVICE_H
+
+#include "kernels/attention_launch.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear_weight.h"
+
+struct device;
+
+struct device_operations {
+    void (*close)(struct device *device); /* NULL is fine */
+    const char *(*path)(const struct device *device); /* "sm_90"; part of the numeric fingerprint */
+    enum status (*alloc)(struct device *device, void **out, size_t bytes, struct error *err);
+    void (*free)(struct device *device, void *memory);
+    void (*upload)(struct device *device, void *to, const void *host, size_t bytes);
+    void (*download)(struct device *device, void *host, const void *from, size_t bytes);
+    void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
+    enum status (*wait)(struct device *device, struct error *err);
+
+    enum status (*embedding)(struct device *device, void *y, const int32_t *ids, const void *table, enum dtype dtype,
+                             int n_rows, int hidden);
+    enum status (*rmsnorm)(struct device *device, const struct rmsnorm_launch *launch, enum dtype dtype, int n_rows);
+    enum status (*add)(struct device *device, const struct add_launch *launch, enum dtype dtype, int n_rows);
+    enum status (*silu_mul)(struct device *device, const struct silu_mul_launch *launch, enum dtype dtype, int n_rows);
+    enum status (*store)(struct device *device, const struct store_launch *launch);
+    enum status (*attention)(struct device *device, const struct attention_launch *launch);
+    /* Chooses how products with this weight are done; while loading. */
+    enum status (*linear_prepare)(struct device *device, const struct linear_weight *weight, struct error *err);
+    enum status (*linear)(struct device *device, const struct linear_launch *launch);
+};
+
+/* The first member of what a device keeps. */
+struct device {
+    const struct device_operations *operations;
+};
+
+/* A device of this machine as text, for `inspect device`. */
+struct device_facts {
+    char name[96], path[16];
+    size_t memory_bytes, free_bytes;
+    int n_processors;
+};
+
+/* ---- kernels/cuda; kernels/cuda_absent.c answers STATUS_UNSUPPORTED in builds without it ---- */
+
+/* STATUS_NOT_FOUND: no driver, or no such device; the text says what to do. */
+enum status cuda_device_open(struct device **out, int index, struct error *err);
+enum status cuda_device_count(int *out, struct error *err);
+enum status cuda_device_describe(struct device_facts *out, int index, struct error *err);
+
+#endif

@@ -1,0 +1,206 @@
+/*
+ * memory.cpp - device memory: one range of addresses, allocations between red zones; with SIMGPU_PROTECT=1 closed to the
+ * host while no device work runs (slow with much memory: the tests of the worker switch it on).
+ *
+ * New memory holds NaN bytes (its first MiB: pages that nobody uses cost nothing). Red zones hold a pattern that is looked at after every kernel; the address sanitizer,
+ * where it is built in, sees each single access to them.
+ */
+#include <cstdio>
+#include <cstdlib>
+#include <map>
+#include <sys/mman.h>
+
+#include "internal.h"
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#define POISON(address, bytes) __asan_poison_memory_region(address, bytes)
+#define UNPOISON(address, bytes) __asan_unpoison_memory_region(address, bytes)
+#define SEEN_BY_SANITIZER 1
+#else
+#define POISON(address, bytes) ((void)(address), (void)(bytes))
+#define UNPOISON(address, bytes) ((void)(address), (void)(bytes))
+#define SEEN_BY_SANITIZER 0
+#endif
+
+namespace simgpu
+{
+
+namespace
+{
+
+enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, PAGE_BYTES = 4096, RED_BYTE = 0xa5, NAN_BYTE = 0xff, FILL_BYTES_MAX = 1 << 20 };
+const size_t ARENA_BYTES = (size_t)64 << 30;
+
+struct arena {
+    char *start;
+    size_t opened_bytes;             /* the front part that has been used */
+    std::map<char *, size_t> blocks; /* allocations by address */
+    size_t used_bytes;
+    bool is_open;
+};
+
+arena memory;
+
+size_t capacity()
+{
+    static const size_t bytes = (size_t)setting("SIMGPU_MEMORY_MB", 8192) << 20;
+    return bytes;
+}
+
+size_t round_up(size_t bytes, size_t to)
+{
+    return (bytes + to - 1) / to * to;
+}
+
+void reserve()
+{
+    if (memory.start)
+        return;
+    void *start = mmap(nullptr, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (start == MAP_FAILED)
+        stop("no addresses for the device's memory");
+    memory.start = (char *)start;
+}
+
+/* The first gap that is large enough, red zones on both sides included. */
+char *find_gap(size_t bytes)
+{
+    char *at = memory.start + RED_ZONE_BYTES;
+    for (auto &block : memory.blocks) {
+        if (at + bytes + RED_ZONE_BYTES <= block.first - RED_ZONE_BYTES)
+            return at;
+        at = block.first + round_up(block.second, ALIGNMENT) + 2 * RED_ZONE_BYTES;
+    }
+    return at + bytes + RED_ZONE_BYTES <= memory.start + ARENA_BYTES ? at : nullptr;
+}
+
+void protect(int mode)
+{
+    if (memory.opened_bytes && mprotect(memory.start, memory.opened_bytes, mode) != 0)
+        stop("cannot open or close the device's memory");
+}
+
+void paint_red(char *start, size_t bytes)
+{
+    if (SEEN_BY_SANITIZER)
+        POISON(start, bytes);
+    else
+        memset(start, RED_BYTE, bytes);
+}
+
+size_t tail_bytes(size_t bytes)
+{
+    return round_up(bytes, ALIGNMENT) - bytes + RED_ZONE_BYTES;
+}
+
+bool is_red(const char *start, size_t bytes)
+{
+    static char red[2 * RED_ZONE_BYTES];
+    if (!red[0])
+        memset(red, RED_BYTE, sizeof(red));
+    return memcmp(start, red, bytes) == 0; /* a tail is shorter than two red zones */
+}
+
+} // namespace
+
+long setting(const char *name, long otherwise)
+{
+    const char *text = getenv(name);
+    return text && *text ? strtol(text, nullptr, 0) : otherwise;
+}
+
+/* Open for ever without protection: then the first call alone does something. */
+void memory_open()
+{
+    if (!memory.is_open)
+        protect(PROT_READ | PROT_WRITE);
+    memory.is_open = true;
+}
+
+void memory_close()
+{
+    static const bool is_protected = setting("SIMGPU_PROTECT", 0) != 0;
+    if (!is_protected)
+        return;
+    if (memory.is_open)
+        protect(PROT_NONE);
+    memory.is_open = false;
+}
+
+void memory_check(const void *from, size_t bytes, const char *what)
+{
+    char *start = (char *)from;
+    auto next = memory.blocks.upper_bound(start);
+    if (next != memory.blocks.begin()) {
+        auto block = std::prev(next);
+        if (start + bytes <= block->first + block->second)
+            return;
+    }
+    stop("%s of %zu bytes is not inside one allocation of the device", what, bytes);
+}
+
+void memory_check_red_zones(const char *after)
+{
+    if (SEEN_BY_SANITIZER)
+        return;
+    for (auto &block : memory.blocks)
+        if (!is_red(block.first - RED_ZONE_BYTES, RED_ZONE_BYTES) ||
+            !is_red(block.first + block.second, tail_bytes(block.second)))
+            stop("'%s' wrote outside an allocation of %zu bytes", after, block.second);
+}
+
+} // namespace simgpu
+
+using namespace simgpu;
+
+cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
+{
+    *total_bytes = capacity();
+    *free_bytes = capacity() - memory.used_bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaMalloc(void **out, size_t bytes)
+{
+    reserve();
+    *out = nullptr;
+    if (bytes > capacity() - memory.used_bytes)
+        return cudaErrorMemoryAllocation;
+    char *start = find_gap(round_up(bytes, ALIGNMENT));
+    if (!start)
+        return cudaErrorMemoryAllocation;
+    bool was_open = memory.is_open;
+    size_t end = (size_t)(start - memory.start) + bytes + tail_bytes(bytes);
+    memory_open();
+    if (end > memory.opened_bytes) {
+        memory.opened_bytes = round_up(end, PAGE_BYTES);
+        protect(PROT_READ | PROT_WRITE);
+    }
+    UNPOISON(start, bytes);
+    memset(start, NAN_BYTE, bytes < FILL_BYTES_MAX ? bytes : (size_t)FILL_BYTES_MAX);
+    paint_red(start - RED_ZONE_BYTES, RED_ZONE_BYTES);
+    paint_red(start + bytes, tail_bytes(bytes));
+    if (!was_open)
+        memory_close();
+    memory.blocks[start] = bytes;
+    memory.used_bytes += bytes;
+    *out = start;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFree(void *freed)
+{
+    if (!freed)
+        return cudaSuccess;
+    auto block = memory.blocks.find((char *)freed);
+    if (block == memory.blocks.end())
+        stop("freed what is no allocation of the device");
+    memory_open();
+    memory_check_red_zones("cudaFree");
+    paint_red(block->first, block->second);
+    memory_close();
+    memory.used_bytes -= block->second;
+    memory.blocks.erase(block);
+    return cudaSuccess;
+}

@@ -1,0 +1,198 @@
+/*
+ * queue.cpp - streams and the rest of the runtime. Work waits in a list until somebody waits for it, so that results
+ * taken too early are old ones.
+ */
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <string>
+
+#include "internal.h"
+
+struct simgpu_queue {
+    std::deque<std::function<void()>> works;
+};
+
+namespace simgpu
+{
+
+namespace
+{
+
+size_t shared_limit = SHARED_BYTES_DEFAULT;
+int n_devices()
+{
+    return (int)setting("SIMGPU_DEVICES", 8);
+}
+
+} // namespace
+
+void stop(const char *format, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof(text), format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "simgpu: %s\n", text);
+    abort();
+}
+
+void queue_add(cudaStream_t stream, std::function<void()> work)
+{
+    if (!stream)
+        stop("the default stream is not modelled");
+    stream->works.push_back(std::move(work));
+}
+
+void queue_run(cudaStream_t stream)
+{
+    if (!stream)
+        stop("the default stream is not modelled");
+    if (stream->works.empty())
+        return;
+    memory_open();
+    while (!stream->works.empty()) {
+        stream->works.front()();
+        stream->works.pop_front();
+    }
+    memory_close();
+}
+
+void enqueue_kernel(const char *name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                    std::function<void()> body)
+{
+    const unsigned sides_max = 65535;
+    if (grid.x < 1 || grid.y < 1 || grid.z < 1 || grid.y > sides_max || grid.z > sides_max || block.x < 1 ||
+        block.y != 1 || block.z != 1 || block.x > BLOCK_THREADS_MAX || block.x % WARP_LANES)
+        stop("'%s': a grid of %ux%ux%u and blocks of %ux%ux%u are not modelled", name, grid.x, grid.y, grid.z, block.x,
+             block.y, block.z);
+    if (shared_bytes > shared_limit)
+        stop("'%s': %zu bytes of shared memory, allowed are %zu", name, shared_bytes, shared_limit);
+    queue_add(stream, [=] {
+        run_kernel(name, grid, block, shared_bytes, body);
+        memory_check_red_zones(name);
+    });
+}
+
+} // namespace simgpu
+
+using namespace simgpu;
+
+const char *cudaGetErrorString(cudaError_t error)
+{
+    switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorMemoryAllocation: return "out of memory";
+    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+    case cudaErrorInvalidDevice: return "invalid device ordinal";
+    default: return "invalid argument";
+    }
+}
+
+cudaError_t cudaGetLastError()
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = n_devices();
+    if (*count < 0)
+        return cudaErrorInsufficientDriver; /* SIMGPU_DEVICES=-1: a machine without a driver */
+    return *count > 0 ? cudaSuccess : cudaErrorNoDevice;
+}
+
+cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
+{
+    if (device < 0 || device >= n_devices())
+        return cudaErrorInvalidDevice;
+    size_t free_bytes;
+    memset(properties, 0, sizeof(*properties));
+    snprintf(properties->name, sizeof(properties->name), "simulated device");
+    properties->major = 8;
+    properties->multiProcessorCount = 1;
+    return cudaMemGetInfo(&free_bytes, &properties->totalGlobalMem);
+}
+
+cudaError_t cudaSetDevice(int device)
+{
+    return device >= 0 && device < n_devices() ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaDriverGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t cudaRuntimeGetVersion(int *version)
+{
+    *version = 13000;
+    return cudaSuccess;
+}
+
+cudaError_t simgpu_set_shared_limit(size_t bytes)
+{
+    if (bytes > SHARED_BYTES_MAX)
+        return cudaErrorInvalidValue;
+    shared_limit = bytes > shared_limit ? bytes : shared_limit;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
+{
+    if (flags != cudaStreamNonBlocking)
+        stop("streams with flags %u are not modelled", flags);
+    *out = new simgpu_queue;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t stream)
+{
+    queue_run(stream);
+    delete stream;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t stream)
+{
+    queue_run(stream);
+    return cudaSuccess;
+}
+
+/* From ordinary host memory the runtime has taken the bytes when it returns; to it, they have arrived. */
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
+{
+    if (bytes == 0)
+        return cudaSuccess;
+    if (kind == cudaMemcpyDeviceToHost) {
+        memory_check(from, bytes, "a copy to the host");
+        queue_run(stream);
+        memory_open();
+        memcpy(to, from, bytes);
+        memory_close();
+        return cudaSuccess;
+    }
+    memory_check(to, bytes, "a copy to the device");
+    if (kind == cudaMemcpyDeviceToDevice) {
+        memory_check(from, bytes, "a copy from the device");
+        queue_add(stream, [=] { memcpy(to, from, bytes); });
+        return cudaSuccess;
+    }
+    auto taken = std::make_shared<std::string>((const char *)from, bytes);
+    queue_add(stream, [=] { memcpy(to, taken->data(), bytes); });
+    if (bytes > 1 << 20)
+        queue_run(stream); /* large ones are not kept twice */
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemsetAsync(void *to, int value, size_t bytes, cudaStream_t stream)
+{
+    memory_check(to, bytes, "a memset");
+    queue_add(stream, [=] { memset(to, value, bytes); });
+    return cudaSuccess;
+}

@@ -1,0 +1,121 @@
+"""The CUDA code on the simulated device: faults are seen, kernels agree with their twins, the worker with the goldens.
+
+Runs in builds with -DMGPT_SIMGPU=ON, as ./run test makes one in BUILD/sim; in others the tests are skipped.
+"""
+import json
+import os
+import subprocess
+import unittest
+
+import harness
+
+SIM = harness.BUILD
+SUM, COPY = "sum", "copy"
+
+
+IS_SIMULATED = os.path.exists(os.path.join(SIM, "tests", "broken_kernels"))
+
+
+def run_fault(kind, fault, **environment):
+    done = subprocess.run([os.path.join(SIM, "tests", "broken_kernels"), kind, str(fault)], capture_output=True,
+                          text=True, timeout=60, env={**os.environ, **environment})
+    return done.returncode, done.stderr
+
+
+@unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
+class Faults(unittest.TestCase):
+    """Each deliberately broken kernel ends with the simulator's words, or with a wrong sum under every seed."""
+
+    def test_right_kernels_pass_under_every_seed(self):
+        for seed in range(8):
+            for kind in (SUM, COPY):
+                self.assertEqual(run_fault(kind, 0, SIMGPU_SEED=str(seed)), (0, ""))
+
+    def test_dropped_barrier_gives_wrong_sums(self):
+        for seed in range(8):
+            self.assertNotEqual(run_fault(SUM, 1, SIMGPU_SEED=str(seed))[0], 0)
+
+    def assert_stops(self, kind, fault, words, **environment):
+        code, text = run_fault(kind, fault, **environment)
+        self.assertLess(code, 0)
+        self.assertIn(words, text)
+
+    def test_writes_outside(self):
+        self.assert_stops(SUM, 2, "wrote behind its shared memory")
+        self.assert_stops(SUM, 3, "wrote outside an allocation")
+
+    def test_threads_that_do_not_meet(self):
+        self.assert_stops(SUM, 4, "others have ended")
+        code, text = run_fault(SUM, 5)
+        self.assertLess(code, 0)
+        self.assertIn("lanes", text)
+
+    def test_shared_memory_nobody_wrote(self):
+        self.assertEqual(run_fault(COPY, 6)[0], 1)
+
+    def test_asynchronous_copies(self):
+        self.assertEqual(run_fault(COPY, 7)[0], 1)
+        self.assert_stops(COPY, 8, "not aligned to 16")
+
+    def test_host_may_not_touch_device_memory(self):
+        self.assertLess(run_fault("touch", 0, SIMGPU_PROTECT="1")[0], 0)
+
+
+@unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
+class Kernels(unittest.TestCase):
+    def test_against_twins(self):
+        """Seed 1 is the unit test's own run."""
+        done = subprocess.run([os.path.join(SIM, "tests", "device_test")], capture_output=True, text=True, timeout=300,
+                              env={**os.environ, "SIMGPU_SEED": "2"})
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotIn("skipped", done.stdout)
+
+
+def mgpt(*arguments, **environment):
+    return subprocess.run([os.path.join(SIM, "bin", "mgpt"), *map(str, arguments)], capture_output=True, text=True,
+                          timeout=300, env={**os.environ, **environment})
+
+
+@unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
+class Worker(unittest.TestCase):
+    """The whole worker on the device; the goldens' own limits as in check_goldens.py."""
+
+    def greedy(self, name, case, stages):
+        model = os.path.join(harness.GOLDEN, name, "model")
+        done = mgpt("inspect", "generate", "--model", model, "--prompt", case["prompt"], "--size",
+                    f"{case['width']}x{case['height']}", "--guidance", case["cfg"], "--temperature", 0, "--compute",
+                    "f32", "--device", "cuda", "--stages", stages)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        answer = json.loads(done.stdout)
+        sure = next((i for i, margin in enumerate(case["margin"]) if margin < 1e-3), len(case["tokens"]))
+        self.assertEqual(answer["ids"][:sure], case["tokens"][:sure])
+        self.assertEqual(len(answer["stages"]), stages)
+
+    def test_greedy_pictures_over_stages(self):
+        for name, stages in (("v7b", 1), ("v34b", 4)):
+            with open(os.path.join(harness.GOLDEN, name, "cases", "cases.json")) as file:
+                case = next(c for c in json.load(file)["greedy"] if "prompt" in c)
+            with self.subTest(model=name, stages=stages):
+                self.greedy(name, case, stages)
+
+    def test_a_library_that_varies_is_refused(self):
+        model = os.path.join(harness.GOLDEN, "v7b", "model")
+        arguments = ("inspect", "generate", "--model", model, "--prompt", "a", "--size", "32x32", "--temperature", 0,
+                     "--device", "cuda", "--compute", "f32")
+        plain, first, every = (mgpt(*arguments, SIMGPU_CUBLASLT=mode) for mode in ("", "first-varies", "all-vary"))
+        self.assertEqual(plain.returncode, 0, plain.stderr)
+        self.assertEqual(first.returncode, 0, first.stderr)
+        self.assertEqual(every.returncode, 1)
+        self.assertIn("the same bits", every.stderr)
+
+    def test_no_device(self):
+        model = os.path.join(harness.GOLDEN, "v7b", "model")
+        for devices, words in (("-1", "driver"), ("0", "CUDA_VISIBLE_DEVICES"), ("1", "this machine has 1")):
+            done = mgpt("inspect", "generate", "--model", model, "--prompt", "a", "--size", "32x32", "--device", "cuda",
+                        "--stages", 2, SIMGPU_DEVICES=devices)
+            self.assertEqual(done.returncode, 1)
+            self.assertIn(words, done.stderr)
+
+
+if __name__ == "__main__":
+    unittest.main()
