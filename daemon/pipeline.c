@@ -247,16 +247,15 @@ static enum status complete(struct pipeline *pipeline, struct step *step,
     return STATUS_OK; /* the scheduler has failed the plan's requests itself */
 }
 
-/* Whoever was not heard the longest is the one that hangs; the others wait for it and answer pings.
- */
-static void lose_silent_stage(struct pipeline *pipeline, int64_t now_ms, const char *why)
+/* The first stage that did not answer a plan is the one that hangs: those before it sent their part
+ * on, those behind wait. */
+static void lose_late_stage(struct pipeline *pipeline, uint64_t number, int64_t now_ms,
+                            const char *why)
 {
-    const struct stage *list = pipeline->stages.list;
-    int silent = 0;
-    for (int k = 1; k < pipeline->stages.n; k++)
-        if (list[k].worker.heard_ms < list[silent].worker.heard_ms)
-            silent = k;
-    stages_lose(&pipeline->stages, silent, now_ms, why);
+    int late = 0;
+    while (late < pipeline->stages.n - 1 && pipeline->stages.list[late].answered_number >= number)
+        late++;
+    stages_lose(&pipeline->stages, late, now_ms, why);
 }
 
 static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *result,
@@ -271,7 +270,7 @@ static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *re
     }
     enum status st;
     if (result->status == STATUS_TIMEOUT || result->status == STATUS_LOST) {
-        lose_silent_stage(pipeline, now_ns / 1000000, result->text);
+        lose_late_stage(pipeline, result->number, now_ns / 1000000, result->text);
         return; /* the requests go on when the stages stand again */
     }
     if (result->status != STATUS_OK)
@@ -317,6 +316,7 @@ static void on_result(struct pipeline *pipeline, int k, const Mgpt__StepResult *
     stage->worker.heard_ms = now_ns / 1000000;
     if (result->epoch != pipeline->stages.epoch || result->epoch != pipeline->epoch)
         return; /* of an epoch that is over */
+    stage->answered_number = result->number;
     stage->busy_ns += result->busy_ns;
     stage->wait_ns += result->wait_ns;
     stage->link_bytes += result->n_link_bytes;
@@ -353,14 +353,14 @@ bool pipeline_on_message(struct pipeline *pipeline, const struct frame_peer *pee
 
 static void check_deadline(struct pipeline *pipeline, int64_t now_ms)
 {
-    int limit_ms = pipeline->options.stages.step_wait_ms;
+    const struct step *oldest = NULL;
     for (int i = 0; i < PIPELINE_IN_FLIGHT_MAX; i++) {
         const struct step *step = &pipeline->steps[i];
-        if (!step->plan || now_ms - step->sent_ms <= limit_ms)
-            continue;
-        lose_silent_stage(pipeline, now_ms, "a step passed its limit of time");
-        return;
+        if (step->plan && (!oldest || step->plan->number < oldest->plan->number))
+            oldest = step;
     }
+    if (oldest && now_ms - oldest->sent_ms > pipeline->options.stages.step_wait_ms)
+        lose_late_stage(pipeline, oldest->plan->number, now_ms, "a step passed its limit of time");
 }
 
 static void follow_epoch(struct pipeline *pipeline, int64_t now_ns)

@@ -51,6 +51,8 @@ void stages_begin_epoch(struct stages *stages, const char *why)
 {
     stages->epoch++;
     stages->ready = false;
+    for (int k = 0; k < stages->n; k++)
+        stages->list[k].answered_number = 0;
     error_set(&stages->reason, STATUS_LOST, "%s", why);
     log_warn("engine", "pipeline forms anew pipeline=%d epoch=%llu reason=\"%s\"",
              stages->options.pipeline, (unsigned long long)stages->epoch, why);

@@ -54,6 +54,7 @@ struct stage {
     char link_key[64];
     char expected_digest[STAGE_FACT_BYTES]; /* empty until computed */
     struct stage_facts facts;
+    uint64_t answered_number;              /* of the last plan it answered in this epoch */
     uint64_t busy_ns, wait_ns, link_bytes; /* sums over plans */
     int kv_blocks_used;
 };
