@@ -149,7 +149,7 @@ class StartTest(unittest.TestCase):
     def test_impossible(self):
         self.assertIn("/nowhere", self.refused("--model", "/nowhere", "--http", "127.0.0.1:0"))
         self.assertIn("1 to 6", self.refused("--model", MODEL, "--stages", 7, "--http", "127.0.0.1:0"))
-        self.assertIn("cuda", self.refused("--model", MODEL, "--device", "cuda", "--http", "127.0.0.1:0"))
+        self.assertIn("CUDA", self.refused("--model", MODEL, "--device", "cuda", "--http", "127.0.0.1:0"))
         self.assertIn("HOST:PORT", self.refused("--model", MODEL, "--http", "nonsense"))
         with Daemon(MODEL) as daemon:
             self.assertIn("in use", self.refused("--model", MODEL, "--http", daemon.address))
