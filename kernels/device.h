@@ -11,6 +11,7 @@
 #include "kernels/attention_launch.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear_weight.h"
+#include "kernels/sample_launch.h"
 
 struct device;
 
@@ -34,6 +35,9 @@ struct device_operations {
     /* Chooses how products with this weight are done; while loading. */
     enum status (*linear_prepare)(struct device *device, const struct linear_weight *weight, struct error *err);
     enum status (*linear)(struct device *device, const struct linear_launch *launch);
+    /* results: host memory [n_requests]; waits for them. STATUS_NOMEM: a list that is too long. */
+    enum status (*sample)(struct device *device, struct sample_result *results, const struct sample_request *requests,
+                          int n_requests);
 };
 
 /* The first member of what a device keeps. */
