@@ -8,6 +8,8 @@
 #ifndef MGPT_WORKER_TOKEN_SETS_H
 #define MGPT_WORKER_TOKEN_SETS_H
 
+#include <stdbool.h>
+
 #include "kernels/sample.h"
 #include "model/vocabulary.h"
 #include "proto/mgpt.pb-c.h"
@@ -18,6 +20,7 @@ struct token_sets {
     int codes_first, codes_n; /* the range of ids that holds all codes */
     uint8_t *codes_mask;      /* device [codes_n] 1 for codes */
     uint8_t *text_mask;       /* device [vocab] 1 for ids of the tokenizer that are no codes */
+    bool is_list_whole; /* a list takes the logits of all ids; else from its first to its last */
 };
 
 /* stream: of the device whose logits are drawn from.  STATUS_INVALID: the tokenizer has a code at
