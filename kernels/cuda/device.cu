@@ -100,7 +100,8 @@ static const struct device_operations operations = {
     close_device, path_of,       alloc_memory,   free_memory,    upload,     download,
     copy,         wait_for_device, embedding_cuda, rmsnorm_cuda, add_cuda,   silu_mul_cuda,
     store_cuda,   attention_cuda, linear_prepare_cuda, linear_prepare_range_cuda, linear_padded_rows_cuda,
-    linear_cuda, sample_cuda};
+    linear_cuda,  sample_cuda,   conv2d_cuda,    group_norm_cuda, spatial_attention_cuda,
+    codebook_nearest_cuda, codebook_lookup_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
