@@ -161,7 +161,7 @@ TOKENIZERS = [
     ("doubled id", tokenizer(lambda t: t["model"]["vocab"].update(a=t["model"]["vocab"]["b"])), ["'a'", "'b'"], b"a"),
     ("merge of an unknown part", tokenizer(lambda t: t["model"]["merges"].insert(0, "a nobody")), ["merge 0", "'nobody'"], b"a"),
     ("a regex that is none", tokenizer(regex("(")), ["regex '('"], b"a"),
-    ("a regex that backtracks for ever", tokenizer(regex("(a+)+$")), ["a regex needs more than"], b"a" * 4000 + b"b"),
+    ("a regex that backtracks for ever", tokenizer(regex("(a+)+$")), ["needs more than"], b"a" * 4000 + b"b"),
 ]
 
 
