@@ -23,11 +23,12 @@ static enum status allocate_buffers(struct stage *stage, struct error *err)
     struct stage_buffers *buffers = &stage->buffers;
     size_t rows_max = (size_t)stage->options.rows_max,
            number_bytes = dtype_bytes(stage->options.compute);
+    stage->rows_room = (size_t)linear_padded_rows(stage->options.rows_max, stage->stream);
     size_t heads =
         2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
     size_t wide = stage->weights->n_layers > 0 ? max_size(heads, 3 * (size_t)config->inter) : 0;
-    buffers->hidden_bytes = rows_max * (size_t)config->hidden * number_bytes;
-    buffers->wide_bytes = rows_max * wide * number_bytes;
+    buffers->hidden_bytes = stage->rows_room * (size_t)config->hidden * number_bytes;
+    buffers->wide_bytes = stage->rows_room * wide * number_bytes;
     void **places[] = {&buffers->x, &buffers->normed, &buffers->delta};
     enum status st = STATUS_OK;
     /* A stage without layers needs the residual stream alone. */

@@ -60,8 +60,7 @@ static enum status attend(const struct pass *pass, const void *input)
     struct kv_layer kv = kv_cache_layer(stage->kv, pass->index);
     size_t qkv_row = (size_t)(shape->n_heads + 2 * shape->n_kv_heads) * (size_t)shape->head_dim;
     void *qkv = stage->buffers.wide;
-    void *attended =
-        (char *)qkv + (size_t)stage->options.rows_max * qkv_row * dtype_bytes(shape->dtype);
+    void *attended = (char *)qkv + stage->rows_room * qkv_row * dtype_bytes(shape->dtype);
     enum status st = linear(qkv, input, layer->qkv, pass->n_tokens, stage->stream);
     if (st == STATUS_OK)
         st = qk_norm_rope_store(qkv, shape, &qk_norm, stage->rope, stage->segments,
@@ -80,8 +79,7 @@ static enum status feed_forward(const struct pass *pass, const void *input)
     enum dtype compute = stage->options.compute;
     int inter = stage->config.inter;
     void *gate_up = stage->buffers.wide;
-    void *product = (char *)gate_up +
-                    (size_t)stage->options.rows_max * 2 * (size_t)inter * dtype_bytes(compute);
+    void *product = (char *)gate_up + stage->rows_room * 2 * (size_t)inter * dtype_bytes(compute);
     enum status st = linear(gate_up, input, pass->layer->gate_up, pass->n_tokens, stage->stream);
     if (st == STATUS_OK)
         st = silu_mul(product, gate_up, compute, pass->n_tokens, inter, stage->stream);

@@ -13,10 +13,10 @@
 
 /* Memory for the rows of a plan, device, reserved once. */
 struct stage_buffers {
-    void *x;      /* [rows_max, hidden] the residual stream */
-    void *normed; /* [rows_max, hidden] */
-    void *delta;  /* [rows_max, hidden] what a block adds */
-    void *wide;   /* [rows_max, ...] qkv and attention output, then gate, up and their product */
+    void *x;      /* [rows_room, hidden] the residual stream */
+    void *normed; /* [rows_room, hidden] */
+    void *delta;  /* [rows_room, hidden] what a block adds */
+    void *wide;   /* [rows_room, ...] qkv and attention output, then gate, up and their product */
     size_t hidden_bytes, wide_bytes;
 };
 
@@ -32,6 +32,7 @@ struct stage {
     size_t rope_bytes;
     struct attention_shape shape;
     struct stage_head *head; /* NULL when the head is elsewhere */
+    size_t rows_room; /* rows_max, and what products write behind them: linear_padded_rows() */
     struct stage_buffers buffers;
     void *host_rows;             /* [STAGE_HOST_ROWS, hidden] for looking at rows */
     int32_t *ids;                /* [rows_max] of the plan's tokens */

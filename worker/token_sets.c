@@ -4,7 +4,6 @@
 #include "worker/token_sets.h"
 
 #include <limits.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,7 +49,7 @@ void token_sets_range(const struct token_sets *sets, const Mgpt__Output *output,
     if (output->set == MGPT__TOKEN_SET__SET_CODES) {
         *first = sets->codes_first;
         *n = sets->codes_n;
-    } else if (output->set == MGPT__TOKEN_SET__SET_LISTED) {
+    } else if (output->set == MGPT__TOKEN_SET__SET_LISTED && !sets->is_list_whole) {
         *first = (int)output->allowed[0];
         *n = (int)(output->allowed[output->n_allowed - 1] - output->allowed[0]) + 1;
     }

@@ -8,6 +8,8 @@
 #ifndef MGPT_WORKER_TOKEN_SETS_H
 #define MGPT_WORKER_TOKEN_SETS_H
 
+#include <stdbool.h>
+
 #include "kernels/sample.h"
 #include "model/vocabulary.h"
 #include "proto/mgpt.pb-c.h"
@@ -18,6 +20,7 @@ struct token_sets {
     uint8_t *codes_mask;      /* [codes_n] 1 for codes */
     uint8_t *text_mask;       /* [vocab] 1 for ids of the tokenizer that are no codes */
     uint8_t *scratch_mask;    /* [vocab] text_mask without the forbidden ids of one output */
+    bool is_list_whole; /* a list takes the logits of all ids; else from its first to its last */
 };
 
 /* STATUS_INVALID: the tokenizer has a code at or above vocab. */

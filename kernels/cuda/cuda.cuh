@@ -29,6 +29,7 @@ extern "C" {
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
 
+enum { LINEAR_ROWS_MAX = 256 }; /* of one product; more rows are several */
 enum { LANES = 32, CHUNK = 8 }; /* a chunk is what a thread reads at once: 16 bytes of bf16 */
 
 struct row_table;
@@ -84,6 +85,9 @@ enum status silu_mul_cuda(struct device *device, const struct silu_mul_launch *l
 enum status store_cuda(struct device *device, const struct store_launch *launch);
 enum status attention_cuda(struct device *device, const struct attention_launch *launch);
 enum status linear_prepare_cuda(struct device *device, const struct linear_weight *weight, struct error *err);
+enum status linear_prepare_range_cuda(struct device *device, const struct linear_weight *weight, int n_out,
+                                      struct error *err);
+int linear_padded_rows_cuda(int n_rows);
 enum status linear_cuda(struct device *device, const struct linear_launch *launch);
 
 /* Reserve and free what linear() and the row table keep. */

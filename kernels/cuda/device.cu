@@ -98,7 +98,8 @@ static void close_device(struct device *device)
 static const struct device_operations operations = {
     close_device, path_of,       alloc_memory,   free_memory,    upload,     download,
     copy,         wait_for_device, embedding_cuda, rmsnorm_cuda, add_cuda,   silu_mul_cuda,
-    store_cuda,   attention_cuda, linear_prepare_cuda, linear_cuda};
+    store_cuda,   attention_cuda, linear_prepare_cuda, linear_prepare_range_cuda, linear_padded_rows_cuda,
+    linear_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
@@ -186,8 +187,9 @@ extern "C" enum status cuda_device_open(struct device **out, int index, struct e
         return error_set(err, STATUS_NOMEM, "cannot allocate a device");
     cuda->base.operations = &operations;
     cuda->index = index;
-    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-cublaslt%zu", properties.major, properties.minor,
-             cublasLtGetVersion());
+    /* cuBLASLt chooses by the number of processors too. */
+    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-%d-cublaslt%zu", properties.major, properties.minor,
+             properties.multiProcessorCount, cublasLtGetVersion());
     st = open_parts(cuda, err);
     if (st != STATUS_OK) {
         close_device(&cuda->base);
