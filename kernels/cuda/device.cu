@@ -85,6 +85,7 @@ static void close_device(struct device *device)
         cudaStreamSynchronize(cuda->stream);
     linear_plans_destroy(cuda);
     row_table_destroy(cuda);
+    sample_table_destroy(cuda);
     cudaFree(cuda->blas_workspace);
     cudaFree(cuda->partials);
     cudaFree(cuda->ids);
@@ -99,7 +100,7 @@ static const struct device_operations operations = {
     close_device, path_of,       alloc_memory,   free_memory,    upload,     download,
     copy,         wait_for_device, embedding_cuda, rmsnorm_cuda, add_cuda,   silu_mul_cuda,
     store_cuda,   attention_cuda, linear_prepare_cuda, linear_prepare_range_cuda, linear_padded_rows_cuda,
-    linear_cuda};
+    linear_cuda, sample_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
@@ -172,6 +173,8 @@ static enum status open_parts(struct cuda_device *cuda, struct error *err)
         st = linear_plans_create(cuda, err);
     if (st == STATUS_OK)
         st = row_table_create(cuda, err);
+    if (st == STATUS_OK)
+        st = sample_table_create(cuda, err);
     return st;
 }
 
