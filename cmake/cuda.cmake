@@ -46,8 +46,12 @@ elseif(nvcc)
   foreach(source ${cuda_sources})
     get_filename_component(name ${source} NAME_WE)
     set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
+    set(exact)
+    if(name STREQUAL "sample") # gives the CPU's bits: no fused products
+      set(exact -fmad=false)
+    endif()
     add_custom_command(OUTPUT ${object}
-      COMMAND ${nvcc} -std=c++17 -O3 -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+      COMMAND ${nvcc} -std=c++17 -O3 ${exact} -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
               --Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I${CMAKE_SOURCE_DIR} -D_GNU_SOURCE -DMGPT_CUBLASLT_FOLDER=\"${toolkit}/lib64\"
               -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)

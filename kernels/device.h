@@ -11,6 +11,7 @@
 #include "kernels/attention_launch.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear_weight.h"
+#include "kernels/sample_launch.h"
 
 struct device;
 
@@ -31,9 +32,15 @@ struct device_operations {
     enum status (*silu_mul)(struct device *device, const struct silu_mul_launch *launch, enum dtype dtype, int n_rows);
     enum status (*store)(struct device *device, const struct store_launch *launch);
     enum status (*attention)(struct device *device, const struct attention_launch *launch);
-    /* Chooses how products with this weight are done; while loading. */
+    /* Choose how products with this weight are done; while loading. */
     enum status (*linear_prepare)(struct device *device, const struct linear_weight *weight, struct error *err);
+    enum status (*linear_prepare_range)(struct device *device, const struct linear_weight *weight, int n_out,
+                                        struct error *err);
+    int (*linear_padded_rows)(int n_rows);
     enum status (*linear)(struct device *device, const struct linear_launch *launch);
+    /* results: host memory [n_requests]; waits for them. STATUS_NOMEM: a list that is too long. */
+    enum status (*sample)(struct device *device, struct sample_result *results, const struct sample_request *requests,
+                          int n_requests);
 };
 
 /* The first member of what a device keeps. */

@@ -7,7 +7,7 @@
  * and intermediate roundings (weights of attention) add up, so 2e-2. The last test shows that they
  * are small enough to notice a wrong eps.
  */
-#include "kernels/test_tools.h"
+#include "kernels/device_test_tools.h"
 
 #include <stdbool.h>
 
@@ -17,97 +17,9 @@
 #include "kernels/linear.h"
 #include "kernels/qk_norm_rope_store.h"
 #include "kernels/rmsnorm.h"
-#include "kernels/sample.h"
 #include "kernels/silu_mul.h"
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
-
-static struct stream *open_device(void)
-{
-    struct stream_options options = {.n_threads = 1, .device = DEVICE_CUDA};
-    struct stream *stream = NULL;
-    struct error err;
-    if (stream_create(&stream, &options, &err) != STATUS_OK) {
-        printf("skipped: no device (%s)\n", err.text);
-        skip();
-    }
-    return stream;
-}
-
-static double tolerance(enum dtype dtype)
-{
-    return dtype == DTYPE_F32 ? 2e-5 : 2e-2;
-}
-
-/* Numbers in device memory: uploaded from f32, or empty. */
-struct array {
-    struct stream *stream;
-    void *memory;
-    size_t n;
-    enum dtype dtype;
-};
-
-static struct array to_device(struct stream *stream, const float *x, size_t n, enum dtype dtype)
-{
-    struct array array = {stream, NULL, n, dtype};
-    assert_int_equal(stream_alloc(stream, &array.memory, n * dtype_bytes(dtype), NULL), STATUS_OK);
-    if (x) {
-        void *converted = test_as(dtype, x, n);
-        stream_upload(stream, array.memory, converted, n * dtype_bytes(dtype));
-        free(converted);
-    }
-    return array;
-}
-
-/* Ends the array; its numbers as f32. */
-static float *from_device(struct array *array)
-{
-    size_t bytes = array->n * dtype_bytes(array->dtype);
-    void *host = malloc(bytes);
-    struct error err = {.text = ""};
-    stream_download(array->stream, host, array->memory, bytes);
-    if (stream_wait(array->stream, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    float *x = test_as_f32(array->dtype, host, array->n);
-    stream_free(array->stream, array->memory, bytes);
-    free(host);
-    return x;
-}
-
-static void drop(struct array *array)
-{
-    stream_free(array->stream, array->memory, array->n * dtype_bytes(array->dtype));
-}
-
-static double largest(const float *x, size_t n)
-{
-    double found = 1e-30;
-    for (size_t i = 0; i < n; i++)
-        found = fabs((double)x[i]) > found ? fabs((double)x[i]) : found;
-    return found;
-}
-
-/* got: freed. want: kept. */
-static double relative_error(float *got, const float *want, size_t n)
-{
-    double error = test_largest_error(got, want, n) / largest(want, n);
-    free(got);
-    return error;
-}
-
-static void assert_close(const char *what, enum dtype dtype, float *got, const float *want,
-                         size_t n)
-{
-    double error = relative_error(got, want, n);
-    if (!(error <= tolerance(dtype)))
-        fail_msg("%s %s: error %g, allowed %g", what, dtype_name(dtype), error, tolerance(dtype));
-}
-
-/* The same operation on the CPU's f32 path is the twin. */
-static struct stream *twin_stream(void)
-{
-    return test_stream(CODE_PATH_PORTABLE, 1);
-}
 
 static float *device_rmsnorm(struct stream *device, const float *x, const float *delta,
                              const float *weight, enum dtype dtype, int n_rows, int hidden,
@@ -200,6 +112,21 @@ static void test_add_silu_embedding(void **state)
     stream_destroy(twin);
 }
 
+/* x of products: the rows behind n_rows that a device multiplies too are NaN. */
+static struct array rows_to_device(struct stream *stream, const float *x, int n_rows, int width,
+                                   enum dtype dtype)
+{
+    size_t n = (size_t)n_rows * (size_t)width,
+           room = (size_t)linear_padded_rows(n_rows, stream) * (size_t)width;
+    float *padded = malloc(room * sizeof(*padded));
+    for (size_t i = 0; i < room; i++)
+        padded[i] = x && i < n ? x[i] : NAN;
+    struct array array = to_device(stream, padded, room, dtype);
+    free(padded);
+    array.n = n;
+    return array;
+}
+
 static struct linear_weight *make_weight(struct stream *stream, const float *w, const float *bias,
                                          int n_out, int n_in, enum dtype dtype)
 {
@@ -236,9 +163,10 @@ static void test_linear(void **state)
                 make_weight(twin, w, cases[i].bias ? bias : NULL, n_out, n_in, DTYPE_F32);
             struct linear_weight *weight =
                 make_weight(device, w, cases[i].bias ? bias : NULL, n_out, n_in, dtype);
-            struct array dx = to_device(device, x, (size_t)n_rows * (size_t)n_in, dtype);
-            struct array dy = to_device(device, NULL, n, dtype),
-                         range = to_device(device, NULL, n, DTYPE_F32);
+            struct array dx = rows_to_device(device, x, n_rows, n_in, dtype),
+                         dy = rows_to_device(device, NULL, n_rows, n_out, dtype),
+                         range = rows_to_device(device, NULL, n_rows, n_out, DTYPE_F32);
+            assert_int_equal(linear_prepare_range(weight, n_out - first, NULL), STATUS_OK);
             linear(want, x, twin_weight, n_rows, twin);
             assert_int_equal(linear(dy.memory, dx.memory, weight, n_rows, device), STATUS_OK);
             assert_close("linear", dtype, from_device(&dy), want, n);
@@ -256,6 +184,62 @@ static void test_linear(void **state)
         }
     stream_destroy(device);
     stream_destroy(twin);
+}
+
+/* Rows [first, first + n) of x, as the device gives them. */
+static float *multiply_rows(const struct linear_weight *weight, struct stream *device,
+                            const float *x, int first, int n, int n_in, int n_out, enum dtype dtype)
+{
+    struct array dx = rows_to_device(device, x + (size_t)first * (size_t)n_in, n, n_in, dtype),
+                 dy = rows_to_device(device, NULL, n, n_out, dtype);
+    assert_int_equal(linear(dy.memory, dx.memory, weight, n, device), STATUS_OK);
+    drop(&dx);
+    return from_device(&dy);
+}
+
+/* A row has the same bits in products of all sizes, more than one product's rows included. */
+static void test_linear_rows(void **state)
+{
+    (void)state;
+    enum { N_OUT = 40, N_IN = 72, ROWS = 300 };
+    static const int sizes[] = {1, 2, 3, 31, 64, 65, 129, 256, 257};
+    struct stream *device = open_device();
+    float *w = test_numbers(N_OUT * N_IN, 1, 10), *x = test_numbers(ROWS * N_IN, 1, 11);
+    for (int t = 0; t < 2; t++) {
+        struct linear_weight *weight = make_weight(device, w, NULL, N_OUT, N_IN, dtypes[t]);
+        float *whole = multiply_rows(weight, device, x, 0, ROWS, N_IN, N_OUT, dtypes[t]);
+        for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+            int n = sizes[i], first = ROWS - n;
+            float *part = multiply_rows(weight, device, x, first, n, N_IN, N_OUT, dtypes[t]);
+            assert_memory_equal(part, whole + (size_t)first * N_OUT,
+                                (size_t)n * N_OUT * sizeof(*part));
+            free(part);
+        }
+        linear_weight_destroy(weight);
+        free(whole);
+    }
+    free(w), free(x);
+    stream_destroy(device);
+}
+
+/* Only products that were prepared are done: choosing takes time and memory. */
+static void test_unprepared_range(void **state)
+{
+    (void)state;
+    struct stream *device = open_device();
+    float *w = test_numbers(12 * 8, 1, 12);
+    struct linear_weight *weight = make_weight(device, w, NULL, 12, 8, DTYPE_BF16);
+    struct array x = rows_to_device(device, NULL, 1, 8, DTYPE_BF16),
+                 y = rows_to_device(device, NULL, 1, 5, DTYPE_F32);
+    struct error err;
+    assert_int_equal(linear_range_f32(y.memory, x.memory, weight, 3, 5, 1, device),
+                     STATUS_INTERNAL);
+    assert_int_equal(stream_wait(device, &err), STATUS_INTERNAL);
+    assert_non_null(strstr(err.text, "prepared"));
+    linear_weight_destroy(weight);
+    drop(&x), drop(&y);
+    free(w);
+    stream_destroy(device);
 }
 
 /* ---- attention: two sequences, in chunks, on shuffled blocks ---- */
@@ -390,37 +374,6 @@ static void test_attention(void **state)
     stream_destroy(twin);
 }
 
-static void test_sample(void **state)
-{
-    (void)state;
-    enum { N = 300, DRAWS = 20 };
-    struct stream *device = open_device(), *twin = twin_stream();
-    float *logits = test_numbers(2 * N, 5, 40);
-    struct array there = to_device(device, logits, 2 * N, DTYPE_F32);
-    struct sample_request requests[DRAWS];
-    int32_t want[DRAWS], got[DRAWS];
-    for (int on_device = 0; on_device < 2; on_device++) {
-        const float *base = on_device ? there.memory : logits;
-        for (int i = 0; i < DRAWS; i++)
-            requests[i] = (struct sample_request){.logits = base,
-                                                  .unconditional = i % 2 ? base + N : NULL,
-                                                  .first_id = 4,
-                                                  .n = N,
-                                                  .guidance = 3,
-                                                  .temperature = 1,
-                                                  .top_k = 50,
-                                                  .seed = (uint64_t)i};
-        assert_int_equal(
-            sample(on_device ? got : want, requests, DRAWS, on_device ? device : twin, NULL),
-            STATUS_OK);
-    }
-    assert_memory_equal(got, want, sizeof(want));
-    drop(&there);
-    free(logits);
-    stream_destroy(device);
-    stream_destroy(twin);
-}
-
 /* The tolerance of f32 is below what a wrong eps does. */
 static void test_tolerance_notices_eps(void **state)
 {
@@ -440,9 +393,13 @@ int main(void)
 {
     setenv("SIMGPU_PROTECT", "1", 0); /* a host that touches device memory ends at once */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rmsnorm), cmocka_unit_test(test_add_silu_embedding),
-        cmocka_unit_test(test_linear),  cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_sample),  cmocka_unit_test(test_tolerance_notices_eps),
+        cmocka_unit_test(test_rmsnorm),
+        cmocka_unit_test(test_add_silu_embedding),
+        cmocka_unit_test(test_linear),
+        cmocka_unit_test(test_linear_rows),
+        cmocka_unit_test(test_unprepared_range),
+        cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_tolerance_notices_eps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

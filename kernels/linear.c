@@ -202,6 +202,20 @@ static enum status launch(const struct linear_launch *launch, struct stream *str
                                                       : linear_cpu(launch, stream);
 }
 
+int linear_padded_rows(int n_rows, const struct stream *stream)
+{
+    struct device *device = stream_device(stream);
+    return device ? device->operations->linear_padded_rows(n_rows) : n_rows;
+}
+
+enum status linear_prepare_range(const struct linear_weight *weight, int n, struct error *err)
+{
+    struct device *device = stream_device(weight->stream);
+    CHECK(n >= 1);
+    CHECK(n <= weight->options.n_out);
+    return device ? device->operations->linear_prepare_range(device, weight, n, err) : STATUS_OK;
+}
+
 enum status linear(void *y, const void *x, const struct linear_weight *weight, int n_rows,
                    struct stream *stream)
 {

@@ -45,6 +45,13 @@ void linear_weight_set_bias(struct linear_weight *weight, int first_out, int n, 
                             enum dtype src_dtype);
 
 /*
+ * A device multiplies with a few numbers of rows alone: x and y of linear() have room for this
+ * many, and what y holds behind n_rows is of no meaning. At least n_rows, and not less for more
+ * rows. On the CPU n_rows.
+ */
+int linear_padded_rows(int n_rows, const struct stream *stream);
+
+/*
  * y = x W^T + bias, sums in f32 from the first to the last input, rounded once to the compute type.
  *
  * y: [n_rows, n_out], x: [n_rows, n_in], both of the weight's dtype, packed without gaps; they do
@@ -52,6 +59,13 @@ void linear_weight_set_bias(struct linear_weight *weight, int first_out, int n, 
  */
 enum status linear(void *y, const void *x, const struct linear_weight *weight, int n_rows,
                    struct stream *stream);
+
+/*
+ * To be called while loading, after the matrix was set, for each n that linear_range_f32() will be
+ * asked for: a device chooses and tests how it multiplies, which takes memory for a while.
+ * STATUS_UNSUPPORTED: no way passes the test.
+ */
+enum status linear_prepare_range(const struct linear_weight *weight, int n, struct error *err);
 
 /*
  * Only outputs [first_out, first_out + n), unrounded: y is f32 [n_rows, n]. For the head.

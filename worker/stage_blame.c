@@ -64,10 +64,10 @@ static void look(struct stage *stage, const Mgpt__StepPlan *plan, struct blame *
     }
 }
 
-static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const struct stage_input *input,
                           int n_tokens, struct blame *blames, struct error *err)
 {
-    enum status st = stage_load_input(stage, rows, n_tokens, err);
+    enum status st = stage_load_input(stage, input, n_tokens, err);
     if (st == STATUS_OK)
         look(stage, plan, blames, stage->weights->embedding ? 0 : UNIT_BEFORE);
     for (int i = 0; st == STATUS_OK && i < stage->weights->n_layers; i++) {
@@ -104,7 +104,7 @@ static enum status report(const Mgpt__StepPlan *plan, const struct blame *blames
     return STATUS_OK;
 }
 
-enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const struct stage_input *input,
                         int n_tokens, struct step_result *result, struct error *err)
 {
     if (find_bad_token(stage, 0, n_tokens) < 0)
@@ -114,7 +114,7 @@ enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const v
         return error_set(err, STATUS_NOMEM, "cannot allocate a list of %zu rows", plan->n_rows);
     for (size_t r = 0; r < plan->n_rows; r++)
         blames[r].unit = UNIT_NOT_FOUND;
-    enum status st = search(stage, plan, rows, n_tokens, blames, err);
+    enum status st = search(stage, plan, input, n_tokens, blames, err);
     if (st == STATUS_OK)
         st = report(plan, blames, result, err);
     free(blames);

@@ -16,13 +16,17 @@
 static const float QK_NORM_EPS =
     1e-5f; /* of the LayerNorm over each head, whatever rms_norm_eps is */
 
-enum status stage_load_input(struct stage *stage, const void *rows, int n_tokens, struct error *err)
+enum status stage_load_input(struct stage *stage, const struct stage_input *input, int n_tokens,
+                             struct error *err)
 {
     const struct stage_weights *weights = stage->weights;
+    size_t n_bytes =
+        (size_t)n_tokens * (size_t)stage->config.hidden * dtype_bytes(weights->compute);
     if (!weights->embedding) {
-        stream_upload(stage->stream, stage->buffers.x, rows,
-                      (size_t)n_tokens * (size_t)stage->config.hidden *
-                          dtype_bytes(weights->compute));
+        if (input->on_device)
+            stream_copy(stage->stream, stage->buffers.x, input->rows, n_bytes);
+        else
+            stream_upload(stage->stream, stage->buffers.x, input->rows, n_bytes);
         return STATUS_OK;
     }
     enum status st = embedding(stage->buffers.x, stage->ids, weights->embedding, weights->compute,
@@ -56,8 +60,7 @@ static enum status attend(const struct pass *pass, const void *input)
     struct kv_layer kv = kv_cache_layer(stage->kv, pass->index);
     size_t qkv_row = (size_t)(shape->n_heads + 2 * shape->n_kv_heads) * (size_t)shape->head_dim;
     void *qkv = stage->buffers.wide;
-    void *attended =
-        (char *)qkv + (size_t)stage->options.rows_max * qkv_row * dtype_bytes(shape->dtype);
+    void *attended = (char *)qkv + stage->rows_room * qkv_row * dtype_bytes(shape->dtype);
     enum status st = linear(qkv, input, layer->qkv, pass->n_tokens, stage->stream);
     if (st == STATUS_OK)
         st = qk_norm_rope_store(qkv, shape, &qk_norm, stage->rope, stage->segments,
@@ -76,8 +79,7 @@ static enum status feed_forward(const struct pass *pass, const void *input)
     enum dtype compute = stage->options.compute;
     int inter = stage->config.inter;
     void *gate_up = stage->buffers.wide;
-    void *product = (char *)gate_up +
-                    (size_t)stage->options.rows_max * 2 * (size_t)inter * dtype_bytes(compute);
+    void *product = (char *)gate_up + stage->rows_room * 2 * (size_t)inter * dtype_bytes(compute);
     enum status st = linear(gate_up, input, pass->layer->gate_up, pass->n_tokens, stage->stream);
     if (st == STATUS_OK)
         st = silu_mul(product, gate_up, compute, pass->n_tokens, inter, stage->stream);

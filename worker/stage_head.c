@@ -61,6 +61,12 @@ static enum status allocate(struct stage_head *head, struct error *err)
         stream_alloc(stream, (void **)&head->logits, head->logits_floats * sizeof(float), err);
     if (st == STATUS_OK)
         st = stream_alloc(stream, &head->gathered, head->gathered_bytes, err);
+    /* What token_sets_range() gives: products of other sizes would have to be tested in a step. */
+    head->sets.is_list_whole = stream_device(stream) != NULL;
+    if (st == STATUS_OK)
+        st = linear_prepare_range(head->weights->head, head->sets.codes_n, err);
+    if (st == STATUS_OK)
+        st = linear_prepare_range(head->weights->head, head->weights->config.vocab, err);
     return st;
 }
 
@@ -75,7 +81,8 @@ enum status stage_head_create(struct stage_head **out, const struct stage_weight
         return error_set(err, STATUS_NOMEM, "cannot allocate the head");
     head->weights = weights;
     head->outputs_max = outputs_max;
-    enum status st = token_sets_init(&head->sets, vocabulary, weights->config.vocab, err);
+    enum status st =
+        token_sets_init(&head->sets, vocabulary, weights->config.vocab, weights->stream, err);
     if (st == STATUS_OK)
         st = allocate(head, err);
     if (st != STATUS_OK) {
@@ -103,7 +110,7 @@ size_t stage_head_bytes(const struct stage_head *head)
 {
     return head->logits_floats * sizeof(float) + head->gathered_bytes +
            (size_t)head->outputs_max * (sizeof(*head->wanted) + sizeof(*head->order)) +
-           2 * (size_t)head->weights->config.vocab;
+           (size_t)head->sets.codes_n + (size_t)head->sets.vocab;
 }
 
 static bool is_code_draw(const Mgpt__Output *output)
@@ -154,7 +161,11 @@ struct batch {
     int first_id, n_ids;
 };
 
-/* An output with forbidden ids uses the one scratch mask, so it is a batch of its own. */
+static size_t logits_needed(const struct stage_head *head, int n_rows, int n_ids)
+{
+    return (size_t)linear_padded_rows(n_rows, head->weights->stream) * (size_t)n_ids;
+}
+
 static struct batch next_batch(const struct stage_head *head, struct wanted **items, int n)
 {
     struct batch batch = {.items = items};
@@ -164,15 +175,10 @@ static struct batch next_batch(const struct stage_head *head, struct wanted **it
         token_sets_range(&head->sets, items[i]->plan_output, &first_id, &n_ids);
         if (first_id != batch.first_id || n_ids != batch.n_ids ||
             batch.n_rows + n_rows > HEAD_ROWS_MAX ||
-            (size_t)(batch.n_rows + n_rows) * (size_t)n_ids > head->logits_floats)
-            break;
-        bool is_alone = items[i]->plan_output->n_forbidden > 0;
-        if (is_alone && i > 0)
+            logits_needed(head, batch.n_rows + n_rows, n_ids) > head->logits_floats)
             break;
         batch.n++;
         batch.n_rows += n_rows;
-        if (is_alone)
-            break;
     }
     CHECK(batch.n > 0);
     return batch;

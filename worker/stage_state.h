@@ -13,10 +13,10 @@
 
 /* Memory for the rows of a plan, device, reserved once. */
 struct stage_buffers {
-    void *x;      /* [rows_max, hidden] the residual stream */
-    void *normed; /* [rows_max, hidden] */
-    void *delta;  /* [rows_max, hidden] what a block adds */
-    void *wide;   /* [rows_max, ...] qkv and attention output, then gate, up and their product */
+    void *x;      /* [rows_room, hidden] the residual stream */
+    void *normed; /* [rows_room, hidden] */
+    void *delta;  /* [rows_room, hidden] what a block adds */
+    void *wide;   /* [rows_room, ...] qkv and attention output, then gate, up and their product */
     size_t hidden_bytes, wide_bytes;
 };
 
@@ -32,6 +32,7 @@ struct stage {
     size_t rope_bytes;
     struct attention_shape shape;
     struct stage_head *head; /* NULL when the head is elsewhere */
+    size_t rows_room; /* rows_max, and what products write behind them: linear_padded_rows() */
     struct stage_buffers buffers;
     void *host_rows;             /* [STAGE_HOST_ROWS, hidden] for looking at rows */
     int32_t *ids;                /* [rows_max] of the plan's tokens */
@@ -40,8 +41,8 @@ struct stage {
 
 /* ---- stage_forward.c ---- */
 
-/* Fills x from the token ids or from `rows`. */
-enum status stage_load_input(struct stage *stage, const void *rows, int n_tokens,
+/* Fills x from the token ids or from `input`. */
+enum status stage_load_input(struct stage *stage, const struct stage_input *input, int n_tokens,
                              struct error *err);
 
 /* Runs layer `index` of this stage over x. */
@@ -56,7 +57,8 @@ enum status stage_run_layer(struct stage *stage, int index, int n_tokens, int n_
  * again with the same bits; x is as it was. A row whose input was not finite already is reported
  * with unit -1.
  */
-enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                        int n_tokens, struct step_result *result, struct error *err);
+enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan,
+                        const struct stage_input *input, int n_tokens, struct step_result *result,
+                        struct error *err);
 
 #endif

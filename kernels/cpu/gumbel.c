@@ -1,86 +1,41 @@
 /*
- * gumbel.c - Philox4x32-10 and the logarithm on vectors of eight 64-bit lanes.
- *
- * Only additions, products, one division and whole-number operations: IEEE 754 fixes every bit,
- * whatever the vectors.
+ * gumbel.c - guidance, the k-th largest logit, and the noise of gumbel_formula.h on vectors of
+ * eight 64-bit lanes.
  */
 #include "kernels/cpu/gumbel.h"
 
+#include <float.h>
+#include <math.h>
+
 #include "kernels/cpu/vector.h"
-#include "kernels/sample.h"
 
 typedef double f64x8 __attribute__((vector_size(64)));
 typedef uint64_t u64x8 __attribute__((vector_size(64)));
+typedef uint32_t u32x8 __attribute__((vector_size(32)));
 
 enum { WIDE = 8 };
 
-/* Whole numbers below 2^52, through the bits of 2^52 + x. */
-VECTOR_INLINE f64x8 to_double(u64x8 x)
+#define GUMBEL_F64    f64x8
+#define GUMBEL_U64    u64x8
+#define GUMBEL_INLINE VECTOR_INLINE
+#include "kernels/gumbel_formula.h"
+
+/* 64-bit products of such vectors are taken apart for AVX2; what SSE2 gets is a third faster. */
+static enum code_path wide_path(enum code_path path)
 {
-    f64x8 y;
-    x |= 0x4330000000000000ull;
-    memcpy(&y, &x, sizeof(y));
-    return y - 0x1p52;
+    return path == CODE_PATH_AVX2 ? CODE_PATH_PORTABLE : path;
 }
 
-/*
- * log(x) = k ln 2 + log(1 + f), x = 2^k (1 + f), 1 + f in [sqrt(1/2), sqrt(2)); with s = f / (2 +
- * f): log(1 + f) = f - f^2/2 + s (f^2/2 + R), R = sum of 2/(2i+1) s^2i from i = 1; i <= 10 leaves
- * 2^-56 of the whole. ln 2 comes in two parts, the first with zeros at its end, so that k times it
- * is exact.
- */
-VECTOR_INLINE f64x8 log_lanes(f64x8 x)
+VECTOR_INLINE u64x8 wide_ids(const int32_t *ids)
 {
-    u64x8 bits;
-    memcpy(&bits, &x, sizeof(bits));
-    const uint64_t sqrt_half = 0x3fe6a09e667f3bcdull, bias = 1ull << 63;
-    u64x8 offset = bits - sqrt_half, k = (offset + bias) >> 52; /* 2048 more than the exponent */
-    u64x8 mantissa = bits - ((offset >> 52) << 52);
-    f64x8 m;
-    memcpy(&m, &mantissa, sizeof(m));
-    f64x8 f = m - 1.0, s = f / (m + 1.0), z = s * s;
-    f64x8 r = z * (2.0 / 21) + 2.0 / 19;
-    r = r * z + 2.0 / 17;
-    r = r * z + 2.0 / 15;
-    r = r * z + 2.0 / 13;
-    r = r * z + 2.0 / 11;
-    r = r * z + 2.0 / 9;
-    r = r * z + 2.0 / 7;
-    r = r * z + 2.0 / 5;
-    r = r * z + 2.0 / 3;
-    r = r * z;
-    f64x8 half_square = f * f * 0.5, exponent = to_double(k) - 2048.0;
-    f64x8 small = s * (half_square + r) + exponent * 1.90821492927058770002e-10;
-    return exponent * 6.93147180369123816490e-01 - ((half_square - small) - f);
-}
-
-/* One round and both products of Philox; words are in the low halves. */
-VECTOR_INLINE void philox_round(u64x8 c[4], uint32_t k0, uint32_t k1)
-{
-    const u64x8 low = (u64x8){0} + 0xffffffffu;
-    u64x8 p0 = c[0] * 0xD2511F53u, p1 = c[2] * 0xCD9E8D57u;
-    c[0] = (p1 >> 32) ^ c[1] ^ k0;
-    c[2] = (p0 >> 32) ^ c[3] ^ k1;
-    c[1] = p1 & low;
-    c[3] = p0 & low;
+    u32x8 narrow;
+    memcpy(&narrow, ids, sizeof(narrow));
+    return __builtin_convertvector(narrow, u64x8);
 }
 
 VECTOR_INLINE void gumbel_eight(double *noise, const int32_t *ids, const struct gumbel_place *place)
 {
-    u64x8 id = {0};
-    for (int i = 0; i < WIDE; i++)
-        id[i] = (uint32_t)ids[i];
-    u64x8 zero = {0};
-    u64x8 c[4] = {id >> 2, zero + place->ordinal, zero + place->picture_index,
-                  zero + place->domain_tag};
-    uint32_t k0 = place->key[0], k1 = place->key[1];
-    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u)
-        philox_round(c, k0, k1);
-    u64x8 word = zero;
-    for (uint64_t i = 0; i < 4; i++)
-        word |= c[i] & -((((id & 3u) ^ i) - 1u) >> 63); /* all ones where id % 4 is i */
-    f64x8 u = (to_double(word >> 8) + 0.5) * 0x1p-24;
-    f64x8 g = -log_lanes(-log_lanes(u));
+    f64x8 g = gumbel_noise(wide_ids(ids), place);
     memcpy(noise, &g, sizeof(g));
 }
 
@@ -95,7 +50,111 @@ FOR_EACH_PATH(sixteen, (double *noise, const int32_t *ids, const struct gumbel_p
 
 gumbel_function gumbel_of(enum code_path path)
 {
-    return sixteen_of(path);
+    return sixteen_of(wide_path(path));
+}
+
+/*
+ * -log(-log(u)) <= -log(1 - u), as -log(u) >= 1 - u; and with 1 - u = 2^e (1 + m), e + m <=
+ * log2(1 - u). Read as a whole number, the bits of a float are e + m, but for scale and shift.
+ */
+VECTOR_INLINE void bound_sixteen(float *bounds, const float *logits, const int32_t *ids,
+                                 float inverse_temperature, const struct gumbel_place *place)
+{
+    i32x16 bits;
+    for (int half = 0; half < 2; half++) {
+        u64x8 wide = gumbel_bits(wide_ids(ids + half * WIDE), place);
+        u32x8 narrow = __builtin_convertvector(wide, u32x8);
+        memcpy((char *)&bits + (size_t)half * sizeof(narrow), &narrow, sizeof(narrow));
+    }
+    f32x16 rest = 16777215.5f - __builtin_convertvector(bits, f32x16);
+    u32x16 rest_bits = to_bits(rest * 0x1p-24f);
+    f32x16 log2_rest =
+        __builtin_convertvector((i32x16)(rest_bits - 0x3f800000u), f32x16) * 0x1p-23f;
+    f32x16 x = max_lanes(load_f32(logits) * inverse_temperature, (f32x16){0} - FLT_MAX);
+    f32x16 size = from_bits(to_bits(x) & 0x7fffffffu);
+    /* The last part is more than what all roundings take away. */
+    store_f32(bounds, x - log2_rest * 0.693147181f + (size + 32.0f) * 0x1p-21f);
+}
+
+VECTOR_INLINE void bounds_body(float *bounds, const float *logits, const int32_t *ids, int n,
+                               float inverse_temperature, const struct gumbel_place *place)
+{
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        bound_sixteen(bounds + i, logits + i, ids + i, inverse_temperature, place);
+    if (i == n)
+        return;
+    float part[LANES] = {0}, last[LANES];
+    int32_t last_ids[LANES] = {0};
+    memcpy(part, logits + i, (size_t)(n - i) * sizeof(part[0]));
+    memcpy(last_ids, ids + i, (size_t)(n - i) * sizeof(last_ids[0]));
+    bound_sixteen(last, part, last_ids, inverse_temperature, place);
+    memcpy(bounds + i, last, (size_t)(n - i) * sizeof(last[0]));
+}
+FOR_EACH_PATH(bounds,
+              (float *bounds, const float *logits, const int32_t *ids, int n,
+               float inverse_temperature, const struct gumbel_place *place),
+              (bounds, logits, ids, n, inverse_temperature, place))
+
+bound_function bound_of(enum code_path path)
+{
+    return bounds_of(wide_path(path));
+}
+
+/* Whole numbers in the order of the floats, and back. */
+VECTOR_INLINE uint32_t order_key(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof(bits));
+    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
+}
+
+VECTOR_INLINE float float_of_key(uint32_t key)
+{
+    uint32_t bits = key ^ (key >> 31 ? 0x80000000u : 0xffffffffu);
+    float x;
+    memcpy(&x, &bits, sizeof(x));
+    return x;
+}
+
+/* How many are not below t. Of two equal infinities it may say that one is below: then t comes out
+ * lower than need be, which changes no draw. */
+VECTOR_INLINE int count_reaching(const float *x, int n, float t)
+{
+    u32x16 below = {0};
+    int i = 0, n_below = 0;
+    for (; i + LANES <= n; i += LANES)
+        below += to_bits(load_f32(x + i) - t) >> 31;
+    for (int lane = 0; lane < LANES; lane++)
+        n_below += (int)below[lane];
+    for (; i < n; i++)
+        n_below += x[i] < t;
+    return n - n_below;
+}
+
+/* Bisection over the floats: low is reached by k or more, high by fewer. It ends early where no
+ * number lies between the k-th and the next. */
+VECTOR_INLINE void kth_largest_body(float *least, const float *x, int n, int k)
+{
+    uint32_t low = order_key(-INFINITY), high = order_key(INFINITY);
+    int at_low = n;
+    while (high - low > 1 && at_low != k) {
+        uint32_t middle = low + (high - low) / 2;
+        int reaching = count_reaching(x, n, float_of_key(middle));
+        if (reaching >= k) {
+            low = middle;
+            at_low = reaching;
+        } else {
+            high = middle;
+        }
+    }
+    *least = float_of_key(low);
+}
+FOR_EACH_PATH(kth_largest, (float *least, const float *x, int n, int k), (least, x, n, k))
+
+kth_function kth_of(enum code_path path)
+{
+    return kth_largest_of(wide_path(path));
 }
 
 /* Adding zero turns the negative zero into the other. */
@@ -128,6 +187,6 @@ guide_function guide_of(enum code_path path)
 
 double sample_log(double x)
 {
-    f64x8 v = log_lanes((f64x8){0} + x);
+    f64x8 v = gumbel_log((f64x8){0} + x);
     return v[0];
 }

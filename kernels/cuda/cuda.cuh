@@ -29,10 +29,12 @@ extern "C" {
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #endif
 
+enum { LINEAR_ROWS_MAX = 256 }; /* of one product; more rows are several */
 enum { LANES = 32, CHUNK = 8 }; /* a chunk is what a thread reads at once: 16 bytes of bf16 */
 
 struct row_table;
 struct linear_plans;
+struct sample_table;
 
 enum { CUDA_BLAS_WORKSPACE_BYTES = 32 << 20, CUDA_PARTIALS_BYTES = 32 << 20, CUDA_TABLE_BYTES = 4 << 20 };
 
@@ -45,6 +47,7 @@ struct cuda_device {
     cublasLtHandle_t blas;
     struct linear_plans *plans;
     struct row_table *rows;
+    struct sample_table *draws;
     void *blas_workspace; /* [CUDA_BLAS_WORKSPACE_BYTES] */
     float *partials;      /* [CUDA_PARTIALS_BYTES] of attention's splits */
     int32_t *ids;         /* [CUDA_TABLE_BYTES] token ids on their way to embedding() */
@@ -84,13 +87,20 @@ enum status silu_mul_cuda(struct device *device, const struct silu_mul_launch *l
 enum status store_cuda(struct device *device, const struct store_launch *launch);
 enum status attention_cuda(struct device *device, const struct attention_launch *launch);
 enum status linear_prepare_cuda(struct device *device, const struct linear_weight *weight, struct error *err);
+enum status linear_prepare_range_cuda(struct device *device, const struct linear_weight *weight, int n_out,
+                                      struct error *err);
+int linear_padded_rows_cuda(int n_rows);
 enum status linear_cuda(struct device *device, const struct linear_launch *launch);
+enum status sample_cuda(struct device *device, struct sample_result *results, const struct sample_request *requests,
+                        int n_requests);
 
-/* Reserve and free what linear() and the row table keep. */
+/* Reserve and free what linear(), the row table and sample() keep. */
 enum status linear_plans_create(struct cuda_device *cuda, struct error *err);
 void linear_plans_destroy(struct cuda_device *cuda);
 enum status row_table_create(struct cuda_device *cuda, struct error *err);
 void row_table_destroy(struct cuda_device *cuda);
+enum status sample_table_create(struct cuda_device *cuda, struct error *err);
+void sample_table_destroy(struct cuda_device *cuda);
 
 /* cudaMalloc with words. */
 enum status cuda_reserve(void **out, size_t bytes, struct error *err);

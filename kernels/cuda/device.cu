@@ -85,6 +85,7 @@ static void close_device(struct device *device)
         cudaStreamSynchronize(cuda->stream);
     linear_plans_destroy(cuda);
     row_table_destroy(cuda);
+    sample_table_destroy(cuda);
     cudaFree(cuda->blas_workspace);
     cudaFree(cuda->partials);
     cudaFree(cuda->ids);
@@ -98,7 +99,8 @@ static void close_device(struct device *device)
 static const struct device_operations operations = {
     close_device, path_of,       alloc_memory,   free_memory,    upload,     download,
     copy,         wait_for_device, embedding_cuda, rmsnorm_cuda, add_cuda,   silu_mul_cuda,
-    store_cuda,   attention_cuda, linear_prepare_cuda, linear_cuda};
+    store_cuda,   attention_cuda, linear_prepare_cuda, linear_prepare_range_cuda, linear_padded_rows_cuda,
+    linear_cuda, sample_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
@@ -171,6 +173,8 @@ static enum status open_parts(struct cuda_device *cuda, struct error *err)
         st = linear_plans_create(cuda, err);
     if (st == STATUS_OK)
         st = row_table_create(cuda, err);
+    if (st == STATUS_OK)
+        st = sample_table_create(cuda, err);
     return st;
 }
 
@@ -186,8 +190,9 @@ extern "C" enum status cuda_device_open(struct device **out, int index, struct e
         return error_set(err, STATUS_NOMEM, "cannot allocate a device");
     cuda->base.operations = &operations;
     cuda->index = index;
-    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-cublaslt%zu", properties.major, properties.minor,
-             cublasLtGetVersion());
+    /* cuBLASLt chooses by the number of processors too. */
+    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-%d-cublaslt%zu", properties.major, properties.minor,
+             properties.multiProcessorCount, cublasLtGetVersion());
     st = open_parts(cuda, err);
     if (st != STATUS_OK) {
         close_device(&cuda->base);

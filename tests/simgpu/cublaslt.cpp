@@ -2,7 +2,8 @@
  * cublaslt.cpp - dense products on the host, in three "algorithms" that sum in different orders.
  *
  * SIMGPU_CUBLASLT=first-varies makes the first algorithm change its order with the number of columns of D, as some of
- * the real library do; SIMGPU_CUBLASLT=all-vary all of them. The program has to notice both by itself.
+ * the real library do; all-vary all of them; all-vary-late all of them from 129 columns on. The program has to notice
+ * each by itself.
  */
 #include <cstdlib>
 #include <vector>
@@ -31,7 +32,7 @@ using namespace simgpu;
 namespace
 {
 
-enum { N_ALGORITHMS = 3, LANES = 16, SPLIT_WORKSPACE_BYTES = 1024, VARIES_FROM_COLUMNS = 16 };
+enum { N_ALGORITHMS = 3, LANES = 16, SPLIT_WORKSPACE_BYTES = 1024, VARIES_FROM_COLUMNS = 16, VARIES_LATE_COLUMNS = 128 };
 const uint64_t MAGIC = 0x53494d4c54ull;
 
 struct matrix {
@@ -76,16 +77,18 @@ float dot_split(const float *x, const float *y, size_t n)
     return dot(x + half, y + half, n - half) + dot(x, y, half);
 }
 
-bool varies(uint64_t algorithm)
+bool varies(uint64_t algorithm, uint64_t n_columns)
 {
     const char *mode = getenv("SIMGPU_CUBLASLT");
     if (!mode || !*mode)
         return false;
     if (strcmp(mode, "all-vary") == 0)
-        return true;
+        return n_columns > VARIES_FROM_COLUMNS;
+    if (strcmp(mode, "all-vary-late") == 0)
+        return n_columns > VARIES_LATE_COLUMNS;
     if (strcmp(mode, "first-varies") == 0)
-        return algorithm == 0;
-    stop("SIMGPU_CUBLASLT=%s: expected first-varies or all-vary", mode);
+        return algorithm == 0 && n_columns > VARIES_FROM_COLUMNS;
+    stop("SIMGPU_CUBLASLT=%s: expected first-varies, all-vary or all-vary-late", mode);
 }
 
 struct product {
@@ -120,7 +123,7 @@ void multiply(const product &p)
 {
     const size_t k = p.a.layout.rows;
     bool split = p.algorithm == 1;
-    if (varies(p.algorithm) && p.d_layout.columns > VARIES_FROM_COLUMNS)
+    if (varies(p.algorithm, p.d_layout.columns))
         split = !split;
     std::vector<float> columns(k * p.d_layout.columns), row(k);
     for (uint64_t column = 0; column < p.d_layout.columns; column++)
