@@ -12,7 +12,7 @@ enum {
     WORKER_HELLO_WAIT_MS = 15 * 1000, /* from the start of a process to its Hello */
     WORKER_LOAD_WAIT_MS =
         600 * 1000, /* from Load to Loaded; default of engine_options.load_wait_ms */
-    WORKER_CONNECT_WAIT_MS = 15 * 1000, /* from Connect to Connected */
+    WORKER_CONNECT_WAIT_MS = 45 * 1000, /* from Connect to Connected; NCCL takes its time to form */
     WORKER_STOP_WAIT_MS = 2 * 1000,     /* from Stop to the end of the process; then it is killed */
     WORKER_PING_MS = 2 * 1000,          /* between two pings */
     WORKER_RESTART_PAUSE_MS = 200,      /* before the second start in a row; doubles each time */
@@ -23,7 +23,7 @@ enum {
     PIPELINE_STEP_WAIT_MS =
         120 *
         1000, /* from sending a plan to its last result; default of engine_options.step_wait_ms */
-    PIPELINE_IN_FLIGHT_MAX = 60, /* plans sent and not answered; below PLAN_QUEUE_MAX of a stage */
+    PIPELINE_IN_FLIGHT_MAX = 132, /* plans sent and not answered; below PLAN_QUEUE_MAX of a stage */
     REQUEST_LOSSES_MAX = 3, /* times a request goes on after its pipeline was lost; then it fails */
 
     /* Pictures */

@@ -2,6 +2,7 @@
  * stage_blame.c - where a number first stopped being finite. The search is cheap when there is
  * none: one look at x.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -63,10 +64,10 @@ static void look(struct stage *stage, const Mgpt__StepPlan *plan, struct blame *
     }
 }
 
-static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const struct stage_input *input,
                           int n_tokens, struct blame *blames, struct error *err)
 {
-    enum status st = stage_load_input(stage, rows, n_tokens, err);
+    enum status st = stage_load_input(stage, input, n_tokens, err);
     if (st == STATUS_OK)
         look(stage, plan, blames, stage->weights->embedding ? 0 : UNIT_BEFORE);
     for (int i = 0; st == STATUS_OK && i < stage->weights->n_layers; i++) {
@@ -77,8 +78,8 @@ static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const
     return st;
 }
 
-static enum status report(const struct stage *stage, const Mgpt__StepPlan *plan,
-                          const struct blame *blames, struct step_result *result, struct error *err)
+static enum status report(const Mgpt__StepPlan *plan, const struct blame *blames,
+                          struct step_result *result, struct error *err)
 {
     for (size_t r = 0; r < plan->n_rows; r++) {
         if (blames[r].unit == UNIT_NOT_FOUND)
@@ -90,10 +91,12 @@ static enum status report(const struct stage *stage, const Mgpt__StepPlan *plan,
                                  .unit = blames[r].unit,
                                  .status = STATUS_INVALID};
         char where[32] = "before this stage";
-        if (bad.unit >= 0)
-            stage_format_units(where, sizeof(where), bad.unit, bad.unit, stage->config.n_layers);
+        if (bad.unit == 0)
+            snprintf(where, sizeof(where), "in the embedding");
+        else if (bad.unit > 0) /* layers are counted from 0, as the checkpoint's tensors are */
+            snprintf(where, sizeof(where), "in layer %d", bad.unit - 1);
         if (step_result_add_error(
-                result, &bad, "sequence %llu, position %u: numbers stop being finite in unit '%s'",
+                result, &bad, "sequence %llu, position %u: numbers stop being finite %s",
                 (unsigned long long)bad.sequence, bad.position, where) != STATUS_OK)
             return error_set(err, STATUS_INVALID, "more than %d rows are not finite",
                              PLAN_ROW_ERRORS_MAX);
@@ -101,7 +104,7 @@ static enum status report(const struct stage *stage, const Mgpt__StepPlan *plan,
     return STATUS_OK;
 }
 
-enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
+enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const struct stage_input *input,
                         int n_tokens, struct step_result *result, struct error *err)
 {
     if (find_bad_token(stage, 0, n_tokens) < 0)
@@ -111,9 +114,9 @@ enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const v
         return error_set(err, STATUS_NOMEM, "cannot allocate a list of %zu rows", plan->n_rows);
     for (size_t r = 0; r < plan->n_rows; r++)
         blames[r].unit = UNIT_NOT_FOUND;
-    enum status st = search(stage, plan, rows, n_tokens, blames, err);
+    enum status st = search(stage, plan, input, n_tokens, blames, err);
     if (st == STATUS_OK)
-        st = report(stage, plan, blames, result, err);
+        st = report(plan, blames, result, err);
     free(blames);
     return st;
 }

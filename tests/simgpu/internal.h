@@ -4,6 +4,8 @@
 #ifndef MGPT_SIMGPU_INTERNAL_H
 #define MGPT_SIMGPU_INTERNAL_H
 
+#include <string>
+
 #include "cuda_runtime.h"
 
 namespace simgpu
@@ -23,9 +25,16 @@ void memory_check_red_zones(const char *after);
 
 /* ---- queue.cpp ---- */
 
-/* Work runs in order when somebody waits. */
+/* Work runs in order when somebody waits, or asks for an event. */
 void queue_add(cudaStream_t stream, std::function<void()> work);
 void queue_run(cudaStream_t stream);
+
+/*
+ * Work that may have to wait for others: called again until it says that it is done. It goes on while other queues of
+ * this process run, and whenever somebody asks for an event.
+ */
+void queue_add_waiting(cudaStream_t stream, std::function<bool()> work);
+int current_device();
 
 /* ---- block.cpp ---- */
 
@@ -34,6 +43,9 @@ const char *kernel_name(); /* of the kernel that runs */
 
 /* An integer of the environment, or `otherwise`. */
 long setting(const char *name, long otherwise);
+
+/* Of a list "A,B": what the device in use shall have; the last is for all that follow. */
+std::string setting_of_device(const char *name, const char *otherwise);
 
 } // namespace simgpu
 
