@@ -457,7 +457,7 @@ static void test_attention(void **state)
                 check_attention(device, twin, &cases[i], lengths[l], dtypes[t]);
     static const struct sequence_case wide = {1, 1, 128}, widest = {1, 1, 256};
     check_attention(device, twin, &wide, 70, DTYPE_BF16);
-    check_attention(device, twin, &widest, 5, DTYPE_BF16);
+    check_attention(device, twin, &widest, 18, DTYPE_BF16);
     stream_destroy(device);
     stream_destroy(twin);
 }
