@@ -102,6 +102,8 @@ static __global__ void __launch_bounds__(ATTENTION_WARPS *LANES)
     if (head >= a.n_heads)
         return;
     const struct row_entry entry = entries[blockIdx.x];
+    if (entry.row < 0)
+        return;
     const int n_splits = entry.position / KV_SPLIT_TOKENS + 1;
     const float largest = largest_of_splits(a, entry, head, n_splits);
     float values[HEAD_DIM_MAX / LANES] = {0}, sum = 0;
@@ -130,7 +132,7 @@ static __global__ void __launch_bounds__(ATTENTION_WARPS *LANES)
 static enum status run_chunk(struct cuda_device *cuda, struct attention_arguments *a, enum dtype dtype,
                              const struct row_table_view *rows, const struct row_chunk *chunk)
 {
-    dim3 grid((unsigned)chunk->n_tiles, (unsigned)a->n_kv_heads, (unsigned)chunk->n_splits_max);
+    dim3 grid((unsigned)chunk->n_tiles, (unsigned)a->n_kv_heads, (unsigned)chunk->n_splits);
     a->tiles = rows->tiles + chunk->first_tile;
     if (dtype == DTYPE_F32) {
         LAUNCH(attention_f32_kernel, grid, dim3(ATTENTION_WARPS * LANES), ATTENTION_WARPS * sizeof(struct warp_scratch),

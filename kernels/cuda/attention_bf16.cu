@@ -421,16 +421,31 @@ static __global__ void __launch_bounds__(ATTENTION_THREADS) attention_bf16_kerne
         run_apart<STEPS>(a, here, buffers);
 }
 
+/* More shared memory than kernels have unasked. */
+template <int STEPS> static enum status allow_shared(struct cuda_device *cuda)
+{
+    return cuda_note(cuda,
+                     cudaFuncSetAttribute(attention_bf16_kernel<STEPS>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                          (int)layout<STEPS>::SHARED_BYTES),
+                     "shared memory for attention");
+}
+
+enum status attention_prepare_bf16(struct cuda_device *cuda)
+{
+    enum status st = allow_shared<1>(cuda);
+    if (st == STATUS_OK)
+        st = allow_shared<2>(cuda);
+    if (st == STATUS_OK)
+        st = allow_shared<4>(cuda);
+    if (st == STATUS_OK)
+        st = allow_shared<8>(cuda);
+    return st == STATUS_OK ? allow_shared<16>(cuda) : st;
+}
+
 template <int STEPS> static enum status launch(struct cuda_device *cuda, const struct attention_arguments *a, dim3 grid)
 {
-    const size_t shared_bytes = layout<STEPS>::SHARED_BYTES;
-    enum status st = cuda_note(cuda,
-                               cudaFuncSetAttribute(attention_bf16_kernel<STEPS>,
-                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared_bytes),
-                               "shared memory for attention");
-    if (st != STATUS_OK)
-        return st;
-    LAUNCH(attention_bf16_kernel<STEPS>, grid, dim3(ATTENTION_THREADS), shared_bytes, cuda->stream, *a);
+    LAUNCH(attention_bf16_kernel<STEPS>, grid, dim3(ATTENTION_THREADS), (size_t)layout<STEPS>::SHARED_BYTES,
+           cuda->stream, *a);
     return cuda_launched(cuda, "attention");
 }
 

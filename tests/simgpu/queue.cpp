@@ -5,15 +5,10 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <memory>
 #include <string>
 
 #include "internal.h"
-
-struct simgpu_queue {
-    std::deque<std::function<void()>> works;
-};
 
 namespace simgpu
 {
@@ -44,13 +39,17 @@ void queue_add(cudaStream_t stream, std::function<void()> work)
 {
     if (!stream)
         stop("the default stream is not modelled");
-    stream->works.push_back(std::move(work));
+    if (stream->recording)
+        stream->recording->works.push_back(std::move(work));
+    else
+        stream->works.push_back(std::move(work));
 }
 
 void queue_run(cudaStream_t stream)
 {
     if (!stream)
         stop("the default stream is not modelled");
+    graph_forbid("waiting for a stream");
     if (stream->works.empty())
         return;
     memory_open();
@@ -147,7 +146,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
     if (flags != cudaStreamNonBlocking)
         stop("streams with flags %u are not modelled", flags);
-    *out = new simgpu_queue;
+    *out = new simgpu_queue{};
     return cudaSuccess;
 }
 
@@ -164,13 +163,22 @@ cudaError_t cudaStreamSynchronize(cudaStream_t stream)
     return cudaSuccess;
 }
 
-/* From ordinary host memory the runtime has taken the bytes when it returns; to it, they have arrived. */
+/*
+ * From ordinary host memory the runtime has taken the bytes when it returns; to it, they have arrived. Pinned memory is
+ * read and written when the copy's turn comes.
+ */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
     if (bytes == 0)
         return cudaSuccess;
+    if (kind != cudaMemcpyDeviceToDevice)
+        graph_forbid("a copy between host and device");
     if (kind == cudaMemcpyDeviceToHost) {
         memory_check(from, bytes, "a copy to the host");
+        if (memory_is_pinned(to, bytes)) {
+            queue_add(stream, [=] { memcpy(to, from, bytes); });
+            return cudaSuccess;
+        }
         queue_run(stream);
         memory_open();
         memcpy(to, from, bytes);
@@ -180,6 +188,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     memory_check(to, bytes, "a copy to the device");
     if (kind == cudaMemcpyDeviceToDevice) {
         memory_check(from, bytes, "a copy from the device");
+        queue_add(stream, [=] { memcpy(to, from, bytes); });
+        return cudaSuccess;
+    }
+    if (memory_is_pinned(from, bytes)) {
         queue_add(stream, [=] { memcpy(to, from, bytes); });
         return cudaSuccess;
     }
