@@ -1,7 +1,9 @@
 /*
  * cuda_absent.c - in the place of kernels/cuda where the build has no CUDA.
  */
+#include "base/check.h"
 #include "kernels/device.h"
+#include "kernels/side_queue.h"
 
 static enum status refuse(struct error *err)
 {
@@ -28,4 +30,43 @@ enum status cuda_device_describe(struct device_facts *out, int index, struct err
     (void)out;
     (void)index;
     return refuse(err);
+}
+
+/* Of a queue that cannot be made nothing is ever asked. */
+enum status side_queue_create(struct side_queue **out, struct stream *stream, struct error *err)
+{
+    (void)stream;
+    *out = NULL;
+    return refuse(err);
+}
+
+void side_queue_destroy(struct side_queue *queue)
+{
+    CHECK(!queue);
+}
+
+enum status side_queue_follow(struct side_queue *queue, struct error *err)
+{
+    CHECK(!queue);
+    return refuse(err);
+}
+
+enum status side_queue_mark(struct side_queue *queue, int mark, struct error *err)
+{
+    (void)mark;
+    CHECK(!queue);
+    return refuse(err);
+}
+
+enum status side_queue_passed(const struct side_queue *queue, int mark, struct error *err)
+{
+    (void)mark;
+    CHECK(!queue);
+    return refuse(err);
+}
+
+void *side_queue_handle(const struct side_queue *queue)
+{
+    CHECK(!queue);
+    return NULL;
 }

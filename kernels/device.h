@@ -11,6 +11,7 @@
 #include "kernels/attention_launch.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear_weight.h"
+#include "kernels/sample_launch.h"
 
 struct device;
 
@@ -45,6 +46,9 @@ struct device_operations {
                                         struct error *err);
     int (*linear_padded_rows)(int n_rows);
     enum status (*linear)(struct device *device, const struct linear_launch *launch);
+    /* results: host memory [n_requests]; waits for them. STATUS_NOMEM: a list that is too long. */
+    enum status (*sample)(struct device *device, struct sample_result *results, const struct sample_request *requests,
+                          int n_requests);
 };
 
 /* The first member of what a device keeps. */

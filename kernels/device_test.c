@@ -7,7 +7,7 @@
  * and intermediate roundings (weights of attention) add up, so 2e-2. The last test shows that they
  * are small enough to notice a wrong eps.
  */
-#include "kernels/test_tools.h"
+#include "kernels/device_test_tools.h"
 
 #include <stdbool.h>
 
@@ -18,97 +18,9 @@
 #include "kernels/linear.h"
 #include "kernels/qk_norm_rope_store.h"
 #include "kernels/rmsnorm.h"
-#include "kernels/sample.h"
 #include "kernels/silu_mul.h"
 
 static const enum dtype dtypes[] = {DTYPE_F32, DTYPE_BF16};
-
-static struct stream *open_device(void)
-{
-    struct stream_options options = {.n_threads = 1, .device = DEVICE_CUDA};
-    struct stream *stream = NULL;
-    struct error err;
-    if (stream_create(&stream, &options, &err) != STATUS_OK) {
-        printf("skipped: no device (%s)\n", err.text);
-        skip();
-    }
-    return stream;
-}
-
-static double tolerance(enum dtype dtype)
-{
-    return dtype == DTYPE_F32 ? 2e-5 : 2e-2;
-}
-
-/* Numbers in device memory: uploaded from f32, or empty. */
-struct array {
-    struct stream *stream;
-    void *memory;
-    size_t n;
-    enum dtype dtype;
-};
-
-static struct array to_device(struct stream *stream, const float *x, size_t n, enum dtype dtype)
-{
-    struct array array = {stream, NULL, n, dtype};
-    assert_int_equal(stream_alloc(stream, &array.memory, n * dtype_bytes(dtype), NULL), STATUS_OK);
-    if (x) {
-        void *converted = test_as(dtype, x, n);
-        stream_upload(stream, array.memory, converted, n * dtype_bytes(dtype));
-        free(converted);
-    }
-    return array;
-}
-
-/* Ends the array; its numbers as f32. */
-static float *from_device(struct array *array)
-{
-    size_t bytes = array->n * dtype_bytes(array->dtype);
-    void *host = malloc(bytes);
-    struct error err = {.text = ""};
-    stream_download(array->stream, host, array->memory, bytes);
-    if (stream_wait(array->stream, &err) != STATUS_OK)
-        fail_msg("%s", err.text);
-    float *x = test_as_f32(array->dtype, host, array->n);
-    stream_free(array->stream, array->memory, bytes);
-    free(host);
-    return x;
-}
-
-static void drop(struct array *array)
-{
-    stream_free(array->stream, array->memory, array->n * dtype_bytes(array->dtype));
-}
-
-static double largest(const float *x, size_t n)
-{
-    double found = 1e-30;
-    for (size_t i = 0; i < n; i++)
-        found = fabs((double)x[i]) > found ? fabs((double)x[i]) : found;
-    return found;
-}
-
-/* got: freed. want: kept. */
-static double relative_error(float *got, const float *want, size_t n)
-{
-    double error = test_largest_error(got, want, n) / largest(want, n);
-    free(got);
-    return error;
-}
-
-static void assert_close(const char *what, enum dtype dtype, float *got, const float *want,
-                         size_t n)
-{
-    double error = relative_error(got, want, n);
-    if (!(error <= tolerance(dtype)))
-        fail_msg("%s %s: error %g, allowed %g", what, dtype_name(dtype), error, tolerance(dtype));
-}
-
-/* The same operation on the CPU's f32 path is the twin. */
-static struct stream *twin_stream(void)
-{
-    return test_stream(CODE_PATH_PORTABLE, 1);
-}
 
 static float *device_rmsnorm(struct stream *device, const float *x, const float *delta,
                              const float *weight, enum dtype dtype, int n_rows, int hidden,
@@ -558,37 +470,6 @@ static void test_first_not_finite(void **state)
     stream_destroy(twin);
 }
 
-static void test_sample(void **state)
-{
-    (void)state;
-    enum { N = 300, DRAWS = 20 };
-    struct stream *device = open_device(), *twin = twin_stream();
-    float *logits = test_numbers(2 * N, 5, 40);
-    struct array there = to_device(device, logits, 2 * N, DTYPE_F32);
-    struct sample_request requests[DRAWS];
-    int32_t want[DRAWS], got[DRAWS];
-    for (int on_device = 0; on_device < 2; on_device++) {
-        const float *base = on_device ? there.memory : logits;
-        for (int i = 0; i < DRAWS; i++)
-            requests[i] = (struct sample_request){.logits = base,
-                                                  .unconditional = i % 2 ? base + N : NULL,
-                                                  .first_id = 4,
-                                                  .n = N,
-                                                  .guidance = 3,
-                                                  .temperature = 1,
-                                                  .top_k = 50,
-                                                  .seed = (uint64_t)i};
-        assert_int_equal(
-            sample(on_device ? got : want, requests, DRAWS, on_device ? device : twin, NULL),
-            STATUS_OK);
-    }
-    assert_memory_equal(got, want, sizeof(want));
-    drop(&there);
-    free(logits);
-    stream_destroy(device);
-    stream_destroy(twin);
-}
-
 /* The tolerance of f32 is below what a wrong eps does. */
 static void test_tolerance_notices_eps(void **state)
 {
@@ -612,7 +493,7 @@ int main(void)
         cmocka_unit_test(test_linear),           cmocka_unit_test(test_linear_rows),
         cmocka_unit_test(test_unprepared_range), cmocka_unit_test(test_attention),
         cmocka_unit_test(test_replay),           cmocka_unit_test(test_first_not_finite),
-        cmocka_unit_test(test_sample),           cmocka_unit_test(test_tolerance_notices_eps),
+        cmocka_unit_test(test_tolerance_notices_eps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,9 @@
 /*
- * sample.c - from logits to tokens, each request on one thread.
+ * sample.c - from logits to tokens, each request on one thread, or handed to the device.
  *
- * One pass gathers the allowed logits after guidance; the k-th largest is found by counting digits
- * (exact, no sorting); the noise is computed for the kept ones only, sixteen at a time.
+ * On the CPU one pass gathers the allowed logits after guidance; the k-th largest is found by
+ * counting digits (exact, no sorting); the noise is computed for the kept ones only, sixteen at a
+ * time.
  */
 #include "kernels/sample.h"
 
@@ -13,10 +14,10 @@
 
 #include "base/check.h"
 #include "kernels/cpu/gumbel.h"
+#include "kernels/device.h"
+#include "kernels/sample_launch.h"
 
 enum { DIGIT_BITS = 11, N_DIGITS = 1 << DIGIT_BITS };
-
-enum outcome { OUTCOME_OK, OUTCOME_NAN, OUTCOME_NONE, OUTCOME_LISTED, OUTCOME_NOMEM };
 
 struct work {
     const struct sample_request *requests;
@@ -34,7 +35,7 @@ struct candidates {
     int32_t *ids;
     uint32_t *keys;
     int n;
-    int32_t bad_id; /* an id with NaN, or a listed id out of range */
+    int32_t bad_id; /* an id with NaN */
 };
 
 static float guided(const struct sample_request *r, int i)
@@ -45,22 +46,21 @@ static float guided(const struct sample_request *r, int i)
     return u + r->guidance * (r->logits[i] - u);
 }
 
-static enum outcome gather_listed(struct candidates *c, const struct sample_request *r)
+static enum sample_outcome gather_listed(struct candidates *c, const struct sample_request *r)
 {
     for (int j = 0; j < r->n_listed; j++) {
-        int64_t i = (int64_t)r->listed[j] - r->first_id;
-        c->bad_id = r->listed[j];
-        if (i < 0 || i >= r->n)
-            return OUTCOME_LISTED;
+        int i = r->listed[j] - r->first_id;
         if (r->allowed && !r->allowed[i])
             continue;
-        float logit = guided(r, (int)i);
-        if (isnan(logit))
-            return OUTCOME_NAN;
+        float logit = guided(r, i);
+        if (isnan(logit)) {
+            c->bad_id = r->listed[j];
+            return SAMPLE_NAN;
+        }
         c->logits[c->n] = logit + 0.0f;
         c->ids[c->n++] = r->listed[j];
     }
-    return OUTCOME_OK;
+    return SAMPLE_OK;
 }
 
 /* The allowed ones move together; ids rise. */
@@ -76,8 +76,23 @@ static void keep_allowed(struct candidates *c, const struct sample_request *r)
     c->n = n;
 }
 
-static enum outcome gather_all(struct candidates *c, const struct sample_request *r,
-                               guide_function guide)
+/* Both ascend. */
+static void drop_forbidden(struct candidates *c, const struct sample_request *r)
+{
+    int n = 0, next = 0;
+    for (int i = 0; i < c->n; i++) {
+        while (next < r->n_forbidden && r->forbidden[next] < c->ids[i])
+            next++;
+        if (next < r->n_forbidden && r->forbidden[next] == c->ids[i])
+            continue;
+        c->logits[n] = c->logits[i];
+        c->ids[n++] = c->ids[i];
+    }
+    c->n = n;
+}
+
+static enum sample_outcome gather_all(struct candidates *c, const struct sample_request *r,
+                                      guide_function guide)
 {
     int not_numbers = 0;
     guide(c->logits, r->logits, r->unconditional, r->guidance, r->n, &not_numbers);
@@ -88,12 +103,14 @@ static enum outcome gather_all(struct candidates *c, const struct sample_request
             c->ids[i] = r->first_id + i;
         c->n = r->n;
     }
+    if (r->n_forbidden > 0)
+        drop_forbidden(c, r);
     for (int i = 0; i < c->n && not_numbers; i++)
         if (isnan(c->logits[i])) {
             c->bad_id = c->ids[i];
-            return OUTCOME_NAN;
+            return SAMPLE_NAN;
         }
-    return OUTCOME_OK;
+    return SAMPLE_OK;
 }
 
 /* Whole numbers in the order of the floats. */
@@ -200,20 +217,20 @@ static struct best draw(const struct candidates *c, const struct sample_request 
     return best;
 }
 
-static enum outcome sample_one(struct work *w, int index, int thread_index, int32_t *bad_id)
+static enum sample_outcome sample_one(struct work *w, int index, int thread_index, int32_t *bad_id)
 {
     const struct sample_request *r = &w->requests[index];
     size_t room = (size_t)(r->listed && r->n_listed > r->n ? r->n_listed : r->n) +
                   1; /* one past is written too */
     float *scratch = stream_scratch(w->stream, thread_index, 3 * room * sizeof(float));
     if (!scratch)
-        return OUTCOME_NOMEM;
+        return SAMPLE_NOMEM;
     struct candidates c = {.logits = scratch,
                            .ids = (int32_t *)(scratch + room),
                            .keys = (uint32_t *)(scratch + 2 * room)};
-    enum outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r, w->guide);
+    enum sample_outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r, w->guide);
     *bad_id = c.bad_id;
-    if (outcome != OUTCOME_OK)
+    if (outcome != SAMPLE_OK)
         return outcome;
     struct best best;
     if (r->temperature == 0) {
@@ -223,9 +240,9 @@ static enum outcome sample_one(struct work *w, int index, int thread_index, int3
         best = draw(&c, r, w->gumbel);
     }
     if (best.value == -INFINITY)
-        return OUTCOME_NONE;
+        return SAMPLE_NONE;
     w->ids[index] = best.id;
-    return OUTCOME_OK;
+    return SAMPLE_OK;
 }
 
 static void sample_share(void *context, int thread_index, int n_threads)
@@ -233,7 +250,7 @@ static void sample_share(void *context, int thread_index, int n_threads)
     struct work *w = context;
     for (int i = thread_index; i < w->n_requests; i += n_threads) {
         int32_t bad_id;
-        if (sample_one(w, i, thread_index, &bad_id) == OUTCOME_OK)
+        if (sample_one(w, i, thread_index, &bad_id) == SAMPLE_OK)
             continue;
         int smallest = __atomic_load_n(&w->failed_request, __ATOMIC_RELAXED);
         while (i < smallest && !__atomic_compare_exchange_n(&w->failed_request, &smallest, i, 0,
@@ -243,42 +260,26 @@ static void sample_share(void *context, int thread_index, int n_threads)
     }
 }
 
-/* The request failed on some thread; what it was is found out again here, where there is room for
- * the text. */
-static enum status explain(struct work *w, int index, struct error *err)
+static enum status explain(const struct sample_request *requests, int index,
+                           const struct sample_result *result, struct error *err)
 {
-    int32_t bad_id = 0;
-    switch (sample_one(w, index, 0, &bad_id)) {
-    case OUTCOME_NAN:
+    switch (result->outcome) {
+    case SAMPLE_NAN:
         return error_set(err, STATUS_INVALID, "request %d: the logit of id %d is not a number",
-                         index, bad_id);
-    case OUTCOME_LISTED:
-        return error_set(err, STATUS_INVALID, "request %d: id %d is not in %d..%d", index, bad_id,
-                         w->requests[index].first_id,
-                         w->requests[index].first_id + w->requests[index].n - 1);
-    case OUTCOME_NONE:
+                         index, result->id);
+    case SAMPLE_NONE:
         return error_set(err, STATUS_INVALID,
                          "request %d: no allowed id has a logit above minus infinity", index);
     default:
         return error_set(err, STATUS_NOMEM, "request %d: no memory for %d logits", index,
-                         w->requests[index].n);
+                         requests[index].n);
     }
 }
 
+/* When a request failed on some thread, what it was is found out again here. */
 static enum status sample_on_host(int32_t *ids, const struct sample_request *requests,
                                   int n_requests, struct stream *stream, struct error *err)
 {
-    for (int i = 0; i < n_requests; i++) {
-        CHECK(requests[i].n >= 1);
-        if (!(requests[i].temperature >= 0) || isinf(requests[i].temperature))
-            return error_set(err, STATUS_INVALID,
-                             "request %d: temperature is %g, expected a number of at least 0", i,
-                             (double)requests[i].temperature);
-        if (requests[i].unconditional && !isfinite(requests[i].guidance))
-            return error_set(err, STATUS_INVALID,
-                             "request %d: guidance is %g, expected a finite number", i,
-                             (double)requests[i].guidance);
-    }
     enum code_path path = stream_code_path(stream);
     struct work work = {requests,        n_requests,     ids,       stream,
                         gumbel_of(path), guide_of(path), n_requests};
@@ -286,48 +287,67 @@ static enum status sample_on_host(int32_t *ids, const struct sample_request *req
         sample_share(&work, 0, 1);
     else if (n_requests > 1)
         stream_parallel(stream, sample_share, &work);
-    return work.failed_request < n_requests ? explain(&work, work.failed_request, err) : STATUS_OK;
+    int failed = work.failed_request;
+    if (failed == n_requests)
+        return STATUS_OK;
+    struct sample_result result = {.id = 0};
+    result.outcome = (int32_t)sample_one(&work, failed, 0, &result.id);
+    return explain(requests, failed, &result, err);
 }
 
-/* A row of logits on its way to the host; requests may share one. */
-static const float *fetch(float **next, const float *row, int n, struct stream *stream)
+static enum status sample_on_device(int32_t *ids, const struct sample_request *requests,
+                                    int n_requests, struct stream *stream, struct error *err)
 {
-    float *host = *next;
-    stream_download(stream, host, row, (size_t)n * sizeof(*host));
-    *next += n;
-    return host;
+    struct device *device = stream_device(stream);
+    struct sample_result *results = calloc((size_t)n_requests, sizeof(*results));
+    if (!results)
+        return error_set(err, STATUS_NOMEM, "cannot allocate the results of %d draws", n_requests);
+    enum status st = device->operations->sample(device, results, requests, n_requests);
+    if (st == STATUS_INTERNAL) {
+        st = stream_wait(stream, err); /* tells what it was */
+        CHECK(st != STATUS_OK);
+    } else if (st != STATUS_OK) {
+        error_set(err, st, "the ids listed for a draw do not fit the device's table");
+    }
+    for (int i = 0; st == STATUS_OK && i < n_requests; i++) {
+        if (results[i].outcome != SAMPLE_OK)
+            st = explain(requests, i, &results[i], err);
+        ids[i] = results[i].id;
+    }
+    free(results);
+    return st;
 }
 
-/* Logits lie in device memory. On CUDA they are fetched, and the draw is the host's: the same
- * function everywhere. */
+/* What is wrong with the numbers of a request, before anything is drawn. */
+static enum status check_request(const struct sample_request *r, int index, struct error *err)
+{
+    CHECK(r->n >= 1);
+    CHECK(!r->listed || r->n_forbidden == 0);
+    if (!(r->temperature >= 0) || isinf(r->temperature))
+        return error_set(err, STATUS_INVALID,
+                         "request %d: temperature is %g, expected a number of at least 0", index,
+                         (double)r->temperature);
+    if (r->unconditional && !isfinite(r->guidance))
+        return error_set(err, STATUS_INVALID,
+                         "request %d: guidance is %g, expected a finite number", index,
+                         (double)r->guidance);
+    for (int i = 0; r->listed && i < r->n_listed; i++)
+        if (r->listed[i] < r->first_id || r->listed[i] - r->first_id >= r->n)
+            return error_set(err, STATUS_INVALID, "request %d: id %d is not in %d..%d", index,
+                             r->listed[i], r->first_id, r->first_id + r->n - 1);
+    return STATUS_OK;
+}
+
 enum status sample(int32_t *ids, const struct sample_request *requests, int n_requests,
                    struct stream *stream, struct error *err)
 {
-    if (!stream_device(stream))
-        return sample_on_host(ids, requests, n_requests, stream, err);
+    for (int i = 0; i < n_requests; i++) {
+        enum status st = check_request(&requests[i], i, err);
+        if (st != STATUS_OK)
+            return st;
+    }
     if (n_requests <= 0)
         return STATUS_OK;
-    size_t n_floats = 0;
-    for (int i = 0; i < n_requests; i++)
-        n_floats += (size_t)requests[i].n * (requests[i].unconditional ? 2 : 1);
-    float *logits = malloc(n_floats * sizeof(*logits)), *next = logits;
-    struct sample_request *fetched = calloc((size_t)n_requests, sizeof(*fetched));
-    enum status st = STATUS_NOMEM;
-    for (int i = 0; logits && fetched && i < n_requests; i++) {
-        const struct sample_request *r = &requests[i], *before = i > 0 ? &requests[i - 1] : NULL;
-        fetched[i] = *r;
-        bool is_same = before && before->logits == r->logits &&
-                       before->unconditional == r->unconditional && before->n == r->n;
-        fetched[i].logits = is_same ? fetched[i - 1].logits : fetch(&next, r->logits, r->n, stream);
-        if (r->unconditional)
-            fetched[i].unconditional = is_same ? fetched[i - 1].unconditional
-                                               : fetch(&next, r->unconditional, r->n, stream);
-    }
-    if (logits && fetched)
-        st = sample_on_host(ids, fetched, n_requests, stream, err);
-    else
-        error_set(err, st, "cannot allocate %zu logits", n_floats);
-    free(logits);
-    free(fetched);
-    return st;
+    return stream_device(stream) ? sample_on_device(ids, requests, n_requests, stream, err)
+                                 : sample_on_host(ids, requests, n_requests, stream, err);
 }

@@ -37,7 +37,8 @@ enum status activation_decode(struct activation_header *out, const void **body, 
     memcpy(out, bytes, sizeof(*out));
     *body = (const char *)bytes + sizeof(*out);
     *body_bytes = n_bytes - sizeof(*out);
-    if (out->flags & ~ACTIVATION_FAILED)
+    if (out->flags & ~(ACTIVATION_FAILED | ACTIVATION_BESIDE) ||
+        out->flags == (ACTIVATION_FAILED | ACTIVATION_BESIDE))
         return error_set(err, STATUS_INVALID, "activation frame has unknown flags %04x",
                          out->flags);
     if (out->dtype != dtype)
@@ -52,6 +53,13 @@ enum status activation_decode(struct activation_header *out, const void **body, 
     if (out->status != STATUS_OK)
         return error_set(err, STATUS_INVALID, "activation frame that did not fail has status %u",
                          out->status);
+    if (out->flags & ACTIVATION_BESIDE) {
+        if (*body_bytes > ACTIVATION_BESIDE_BYTES_MAX)
+            return error_set(err, STATUS_INVALID,
+                             "activation frame without rows has %zu bytes, limit %d", *body_bytes,
+                             ACTIVATION_BESIDE_BYTES_MAX);
+        return STATUS_OK;
+    }
     if (n_bytes != activation_bytes(out->n_tokens, hidden, dtype))
         return error_set(err, STATUS_INVALID,
                          "activation frame of %u rows has %zu bytes, expected %zu", out->n_tokens,

@@ -3,7 +3,7 @@
  *
  * One frame a hop for every accepted plan, in order of the numbers. Multipart as frame.h: header,
  * payload; the payload is struct activation_header and then either hidden states [n_tokens, hidden]
- * or, when failed, a text of at most ERROR_TEXT_BYTES bytes. Pure encoding; sockets are
+ * or, when failed, a text of at most ERROR_TEXT_BYTES bytes, or what flag BESIDE says. Pure encoding; sockets are
  * worker/link_zmq.c's.
  */
 #ifndef MGPT_PROTO_ACTIVATION_H
@@ -19,9 +19,14 @@ enum {
     FRAME_TYPE_ACTIVATION = 64,
     FRAME_TYPE_LINK_HELLO = 65, /* upstream -> downstream, an activation_header without rows */
     FRAME_TYPE_LINK_READY = 66, /* downstream -> upstream, the same header back */
+    FRAME_TYPE_LINK_LOST = 67,  /* either way, failed: rows cannot go beside any more */
 };
 
-enum { ACTIVATION_FAILED = 1 }; /* flags: the plan failed before; the payload is text */
+/* flags. FAILED: the plan failed before; the payload is text. BESIDE: the rows go another way
+ * (NCCL); the payload is what that way needs: an offer in greetings, else the rows' ordinal. */
+enum { ACTIVATION_FAILED = 1, ACTIVATION_BESIDE = 2 };
+
+enum { ACTIVATION_BESIDE_BYTES_MAX = 512 };
 
 /* Sent as it lies in memory, little endian. */
 struct activation_header {

@@ -284,8 +284,22 @@ static void test_activations(void **state)
     f.header.status = STATUS_OK;
     assert_int_equal(activation_decode(&out, &body, &n_body, &f, n, 3, DTYPE_F32, &err),
                      STATUS_INVALID);
-    f.header.flags = 2;
+    f.header.flags = ACTIVATION_BESIDE << 1;
     assert_int_equal(activation_decode(&out, &body, &n_body, &f, n, 3, DTYPE_F32, &err),
+                     STATUS_INVALID);
+    /* Rows that go another way: whatever that way needs, within its limit. */
+    char beside[sizeof(f.header) + ACTIVATION_BESIDE_BYTES_MAX + 1] = {0};
+    f.header.flags = ACTIVATION_BESIDE;
+    memcpy(beside, &f.header, sizeof(f.header));
+    n = sizeof(beside) - 1;
+    assert_int_equal(activation_decode(&out, &body, &n_body, beside, n, 3, DTYPE_F32, &err),
+                     STATUS_OK);
+    assert_int_equal(n_body, ACTIVATION_BESIDE_BYTES_MAX);
+    assert_int_equal(activation_decode(&out, &body, &n_body, beside, n + 1, 3, DTYPE_F32, &err),
+                     STATUS_INVALID);
+    f.header.flags = ACTIVATION_BESIDE | ACTIVATION_FAILED;
+    memcpy(beside, &f.header, sizeof(f.header));
+    assert_int_equal(activation_decode(&out, &body, &n_body, beside, n, 3, DTYPE_F32, &err),
                      STATUS_INVALID);
 }
 

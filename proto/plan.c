@@ -410,6 +410,7 @@ enum status plan_check_load(const Mgpt__Load *load, uint32_t n_units, struct err
         {"sequences_max", load->sequences_max, 1, PLAN_SEQUENCES_MAX},
         {"outputs_max", load->outputs_max, 0, PLAN_OUTPUTS_MAX},
         {"activation_ms", load->activation_ms, 0, PLAN_ACTIVATION_MS_MAX},
+        {"link", (uint64_t)load->link, MGPT__LINK_KIND__LINK_ZMQ, MGPT__LINK_KIND__LINK_NCCL},
         {"length of link_bind", strlen(load->link_bind), load->stage_index > 0,
          PLAN_ENDPOINT_BYTES_MAX},
     };

@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "worker/codec_role.h"
+#include "worker/communicator.h"
 #include "worker/reply.h"
 #include "worker/stage_role.h"
 
@@ -94,6 +95,8 @@ static enum status say_hello(struct control *control, struct error *err)
     hello.code_path = (char *)stream_path_name(options->stream);
     hello.version = MGPT_VERSION;
     hello.n_threads = (uint32_t)stream_n_threads(options->stream);
+    if (options->role == MGPT__ROLE__ROLE_STAGE && stream_device(options->stream))
+        hello.nccl_version = communicator_version(NULL);
     return reply_send(control->socket, MESSAGE_HELLO, &hello.base, err);
 }
 

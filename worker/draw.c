@@ -55,7 +55,7 @@ static enum status get_ready(struct draw *draw, struct error *err)
     if (st == STATUS_OK)
         st = model_vocabulary_load(&vocabulary, draw->model_dir, err);
     if (st == STATUS_OK)
-        st = token_sets_init(&draw->sets, vocabulary, config.vocab, err);
+        st = token_sets_init(&draw->sets, vocabulary, config.vocab, draw->stream, err);
     vocabulary_destroy(vocabulary);
     draw->is_ready = st == STATUS_OK;
     return st;

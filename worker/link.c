@@ -7,6 +7,12 @@
 
 #include "base/check.h"
 
+void link_abandon(struct link *link)
+{
+    if (link && link->operations->abandon)
+        link->operations->abandon(link);
+}
+
 void link_destroy(struct link *link)
 {
     if (link)
@@ -61,10 +67,27 @@ enum status link_receive(struct link *link, struct link_frame *out, struct error
 void link_frame_clear(struct link_frame *frame)
 {
     frame_clear(&frame->frame);
+    if (frame->holder)
+        frame->holder->operations->release(frame->holder, frame->slot);
     memset(frame, 0, sizeof(*frame));
+}
+
+bool link_has_room(struct link *link)
+{
+    return !link->operations->has_room || link->operations->has_room(link);
+}
+
+enum status link_tend(struct link *link, struct error *err)
+{
+    return link->operations->tend ? link->operations->tend(link, err) : STATUS_OK;
 }
 
 void *link_poll_socket(struct link *link)
 {
     return link->operations->poll_socket(link);
+}
+
+int link_wait_ms(struct link *link, int wait_max)
+{
+    return link->operations->wait_ms ? link->operations->wait_ms(link, wait_max) : wait_max;
 }

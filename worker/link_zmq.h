@@ -24,4 +24,38 @@ enum status link_zmq_listen(struct link **out, void *zmq, const char *bind, bool
 enum status link_zmq_connect(struct link **out, void *zmq, const char *endpoint, const char *key,
                              const struct link_shape *shape, struct error *err);
 
+/* ---- for a carrier whose rows go another way and whose frames go this one (link_nccl.c) ---- */
+
+struct link_rider {
+    void *context;
+    /*
+     * Downstream end: a greeting with an offer, or without one (offer_bytes 0: its rows will come in
+     * the frames). STATUS_OK: with an offer, link_zmq_answer() follows; without, it was answered.
+     * Else the greeting is refused with the text.
+     */
+    enum status (*take_offer)(void *context, const void *offer, size_t offer_bytes,
+                              struct error *err);
+    void (*take_loss)(void *context, const char *why); /* the peer cannot go on beside */
+};
+
+void link_zmq_set_rider(struct link *link, const struct link_rider *rider);
+
+/* Upstream end: a greeting with an offer, at most ACTIVATION_BESIDE_BYTES_MAX. */
+enum status link_zmq_greet_with(struct link *link, const void *offer, size_t offer_bytes,
+                                struct error *err);
+
+/* Downstream end: the answer to the last offer; with a status other than STATUS_OK a refusal. */
+enum status link_zmq_answer(struct link *link, enum status status, const char *text,
+                            struct error *err);
+
+/* Upstream end: the frame of rows that go beside, with their ordinal among those of this hop. */
+enum status link_zmq_announce(struct link *link, uint64_t number, uint32_t n_tokens,
+                              uint64_t ordinal, struct error *err);
+
+/* Either end: tells the peer that rows cannot go beside any more. */
+enum status link_zmq_tell_loss(struct link *link, const char *why, struct error *err);
+
+/* Upstream end: takes what the peer said after its greeting. */
+void link_zmq_take_notices(struct link *link);
+
 #endif

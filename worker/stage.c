@@ -226,12 +226,13 @@ static void lay_out_rows(struct stage *stage, const Mgpt__StepPlan *plan)
     }
 }
 
-static enum status run(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                       struct step_result *result, struct error *err)
+static enum status run(struct stage *stage, const Mgpt__StepPlan *plan,
+                       const struct stage_input *input, struct step_result *result,
+                       struct error *err)
 {
     int n_tokens = plan_n_tokens(plan);
     lay_out_rows(stage, plan);
-    enum status st = stage_load_input(stage, rows, n_tokens, err);
+    enum status st = stage_load_input(stage, input, n_tokens, err);
     if (st == STATUS_OK)
         st = stage_run_layers(stage, 0, stage->weights->n_layers, n_tokens, (int)plan->n_rows, err);
     if (st == STATUS_OK && stage->head)
@@ -239,12 +240,13 @@ static enum status run(struct stage *stage, const Mgpt__StepPlan *plan, const vo
     if (st == STATUS_OK)
         st = stream_wait(stage->stream, err);
     if (st == STATUS_OK)
-        st = stage_blame(stage, plan, rows, n_tokens, result, err);
+        st = stage_blame(stage, plan, input, n_tokens, result, err);
     return st;
 }
 
-enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                       struct step_result *result, struct error *err)
+enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan,
+                       const struct stage_input *input, struct step_result *result,
+                       struct error *err)
 {
     struct plan_limits limits = stage_limits(stage);
     /* Releases are done whatever comes of the rest: the controller counts their blocks as free. */
@@ -258,7 +260,7 @@ enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan, const vo
         return st;
     int64_t begin_ns = clock_monotonic_ns();
     size_t held_bytes = stream_held_bytes(stage->stream);
-    st = run(stage, plan, rows, result, err);
+    st = run(stage, plan, input, result, err);
     CHECK(stream_held_bytes(stage->stream) == held_bytes); /* all was taken by stage_create() */
     step_result_message(result)->busy_ns = (uint64_t)(clock_monotonic_ns() - begin_ns);
     for (size_t r = 0; st != STATUS_OK && r < plan->n_rows; r++)

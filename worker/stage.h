@@ -34,6 +34,12 @@ struct stage_options {
     const struct vocabulary *vocabulary; /* borrowed during stage_create(); needed with the head */
 };
 
+/* Hidden states of the stage before: [n_tokens, hidden] of the compute type. */
+struct stage_input {
+    const void *rows;
+    bool on_device; /* in the memory of this stage's device; else in the host's */
+};
+
 struct stage_memory {
     size_t weight_bytes, file_bytes, kv_bytes, activation_bytes;
 };
@@ -62,13 +68,14 @@ void stage_reset(struct stage *stage);
 /*
  * Does a plan: checks it, then releases, forks, rows.
  *
- * rows: host memory [n_tokens, hidden] of the compute type; NULL for the stage with unit 0.
+ * input: NULL for the stage with unit 0.
  * result: begun by the caller; gets tokens, logits, errors of rows and busy_ns.
  * STATUS_INVALID: the plan is wrong, or does not fit what the sequences hold.  STATUS_NOMEM: the KV
  * pool is used up.
  */
-enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                       struct step_result *result, struct error *err);
+enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan,
+                       const struct stage_input *input, struct step_result *result,
+                       struct error *err);
 
 /* Of a plan that failed before: does the releases alone (its forks and rows would have been of no
  * use). */

@@ -48,10 +48,11 @@ static enum status look(struct stage *stage, const Mgpt__StepPlan *plan, struct 
     return st;
 }
 
-static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                          int n_tokens, struct blame *blames, struct error *err)
+static enum status search(struct stage *stage, const Mgpt__StepPlan *plan,
+                          const struct stage_input *input, int n_tokens, struct blame *blames,
+                          struct error *err)
 {
-    enum status st = stage_load_input(stage, rows, n_tokens, err);
+    enum status st = stage_load_input(stage, input, n_tokens, err);
     if (st == STATUS_OK)
         st = look(stage, plan, blames, stage->weights->embedding ? 0 : UNIT_BEFORE, err);
     for (int i = 0; st == STATUS_OK && i < stage->weights->n_layers; i++) {
@@ -86,8 +87,9 @@ static enum status report(const struct stage *stage, const Mgpt__StepPlan *plan,
     return STATUS_OK;
 }
 
-enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                        int n_tokens, struct step_result *result, struct error *err)
+enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan,
+                        const struct stage_input *input, int n_tokens, struct step_result *result,
+                        struct error *err)
 {
     int bad;
     enum status st = find_bad_token(stage, &bad, 0, n_tokens, err);
@@ -98,7 +100,7 @@ enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const v
         return error_set(err, STATUS_NOMEM, "cannot allocate a list of %zu rows", plan->n_rows);
     for (size_t r = 0; r < plan->n_rows; r++)
         blames[r].unit = UNIT_NOT_FOUND;
-    st = search(stage, plan, rows, n_tokens, blames, err);
+    st = search(stage, plan, input, n_tokens, blames, err);
     if (st == STATUS_OK)
         st = report(stage, plan, blames, result, err);
     free(blames);

@@ -16,13 +16,17 @@
 static const float QK_NORM_EPS =
     1e-5f; /* of the LayerNorm over each head, whatever rms_norm_eps is */
 
-enum status stage_load_input(struct stage *stage, const void *rows, int n_tokens, struct error *err)
+enum status stage_load_input(struct stage *stage, const struct stage_input *input, int n_tokens,
+                             struct error *err)
 {
     const struct stage_weights *weights = stage->weights;
+    size_t n_bytes =
+        (size_t)n_tokens * (size_t)stage->config.hidden * dtype_bytes(weights->compute);
     if (!weights->embedding) {
-        stream_upload(stage->stream, stage->buffers.x, rows,
-                      (size_t)n_tokens * (size_t)stage->config.hidden *
-                          dtype_bytes(weights->compute));
+        if (input->on_device)
+            stream_copy(stage->stream, stage->buffers.x, input->rows, n_bytes);
+        else
+            stream_upload(stage->stream, stage->buffers.x, input->rows, n_bytes);
         return STATUS_OK;
     }
     enum status st = embedding(stage->buffers.x, stage->ids, weights->embedding, weights->compute,

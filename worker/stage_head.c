@@ -81,7 +81,8 @@ enum status stage_head_create(struct stage_head **out, const struct stage_weight
         return error_set(err, STATUS_NOMEM, "cannot allocate the head");
     head->weights = weights;
     head->outputs_max = outputs_max;
-    enum status st = token_sets_init(&head->sets, vocabulary, weights->config.vocab, err);
+    enum status st =
+        token_sets_init(&head->sets, vocabulary, weights->config.vocab, weights->stream, err);
     if (st == STATUS_OK)
         st = allocate(head, err);
     if (st != STATUS_OK) {
@@ -109,7 +110,7 @@ size_t stage_head_bytes(const struct stage_head *head)
 {
     return head->logits_floats * sizeof(float) + head->gathered_bytes +
            (size_t)head->outputs_max * (sizeof(*head->wanted) + sizeof(*head->order)) +
-           2 * (size_t)head->weights->config.vocab;
+           (size_t)head->sets.codes_n + (size_t)head->sets.vocab;
 }
 
 static bool is_code_draw(const Mgpt__Output *output)
@@ -165,7 +166,6 @@ static size_t logits_needed(const struct stage_head *head, int n_rows, int n_ids
     return (size_t)linear_padded_rows(n_rows, head->weights->stream) * (size_t)n_ids;
 }
 
-/* An output with forbidden ids uses the one scratch mask, so it is a batch of its own. */
 static struct batch next_batch(const struct stage_head *head, struct wanted **items, int n)
 {
     struct batch batch = {.items = items};
@@ -177,13 +177,8 @@ static struct batch next_batch(const struct stage_head *head, struct wanted **it
             batch.n_rows + n_rows > HEAD_ROWS_MAX ||
             logits_needed(head, batch.n_rows + n_rows, n_ids) > head->logits_floats)
             break;
-        bool is_alone = items[i]->plan_output->n_forbidden > 0;
-        if (is_alone && i > 0)
-            break;
         batch.n++;
         batch.n_rows += n_rows;
-        if (is_alone)
-            break;
     }
     CHECK(batch.n > 0);
     return batch;

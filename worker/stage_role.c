@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "model/checkpoint_units.h"
 #include "worker/draw.h"
+#include "worker/link_nccl.h"
 #include "worker/link_zmq.h"
 #include "worker/model_vocabulary.h"
 #include "worker/plan_queue.h"
@@ -33,10 +34,11 @@ struct stage_role {
     struct step_result *result;
     struct plan_queue queue;
     uint32_t stage_index, n_stages;
-    int64_t activation_ns; /* limit of waiting for an accepted plan's frame */
-    struct link *in;       /* NULL for stage 0 */
-    struct link *out;      /* NULL for the last stage, and before Connect */
-    bool is_connecting;    /* the greeting of `out` is not answered yet */
+    int64_t activation_ns;  /* limit of waiting for an accepted plan's frame */
+    struct link *in;        /* NULL for stage 0 */
+    struct link *out;       /* NULL for the last stage, and before Connect */
+    size_t link_rows_bytes; /* of a payload, for hops by NCCL; 0: this stage was loaded without */
+    bool is_connecting;     /* the greeting of `out` is not answered yet */
     int64_t connect_end_ns;
     bool has_frame;
     struct link_frame frame; /* the next of `in`, when it is there before its plan */
@@ -70,8 +72,11 @@ static void unload(struct stage_role *role)
 {
     plan_queue_reset(&role->queue, 0, 0);
     drop_frame(role);
+    link_abandon(role->in);
+    link_abandon(role->out);
     link_destroy(role->in);
     link_destroy(role->out);
+    role->link_rows_bytes = 0;
     role->in = role->out = NULL;
     role->is_connecting = false;
     stage_destroy(role->stage);
@@ -102,6 +107,20 @@ static enum dtype compute_dtype(const Mgpt__Load *load)
     return load->compute == MGPT__COMPUTE__COMPUTE_BF16 ? DTYPE_BF16 : DTYPE_F32;
 }
 
+static struct link_nccl_options nccl_options(const struct stage_role *role)
+{
+    return (struct link_nccl_options){.stream = role->options.stream,
+                                      .rows_bytes_max = role->link_rows_bytes};
+}
+
+/* Device memory of the links by NCCL that this stage has, or will have. */
+static size_t link_bytes(const struct stage_role *role, const Mgpt__Load *load)
+{
+    struct link_nccl_options options = nccl_options(role);
+    int n = (load->stage_index > 0) + (load->stage_index + 1 < load->n_stages);
+    return role->link_rows_bytes > 0 ? (size_t)n * link_nccl_bytes(&options) : 0;
+}
+
 /* The link is bound before weights are read, so that the endpoint is good whenever the controller
  * passes it on. */
 static enum status listen_for_activations(struct stage_role *role, const Mgpt__Load *load,
@@ -113,10 +132,17 @@ static enum status listen_for_activations(struct stage_role *role, const Mgpt__L
         return error_set(err, STATUS_INVALID,
                          "activations of %u rows have %zu bytes, the limit of a frame is %d",
                          load->rows_max, frame_bytes, FRAME_PAYLOAD_BYTES_MAX);
+    if (load->link == MGPT__LINK_KIND__LINK_NCCL)
+        role->link_rows_bytes = frame_bytes - sizeof(struct activation_header);
     if (load->stage_index == 0)
         return STATUS_OK;
     const char *bind = role->options.link_bind ? role->options.link_bind : load->link_bind;
-    return link_zmq_listen(&role->in, role->options.zmq, bind, role->options.use_key, &shape, err);
+    enum status st =
+        link_zmq_listen(&role->in, role->options.zmq, bind, role->options.use_key, &shape, err);
+    if (st != STATUS_OK || role->link_rows_bytes == 0)
+        return st;
+    struct link_nccl_options options = nccl_options(role);
+    return link_nccl_listen(&role->in, role->in, &options, err);
 }
 
 static enum status load_stage(struct stage_role *role, const Mgpt__Load *load,
@@ -181,7 +207,7 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     loaded.fingerprint = facts->fingerprint;
     loaded.weight_bytes = memory.weight_bytes;
     loaded.kv_bytes = memory.kv_bytes;
-    loaded.activation_bytes = memory.activation_bytes;
+    loaded.activation_bytes = memory.activation_bytes + link_bytes(role, load);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
     if (role->in) {
@@ -234,29 +260,42 @@ static enum status handle_load(struct stage_role *role, const Mgpt__Load *load, 
 
 /* ---- links and epochs ---- */
 
+static enum status connect_link(struct stage_role *role, const Mgpt__Connect *connect,
+                                struct error *err)
+{
+    if (!role->stage || is_last(role))
+        return error_set(err, STATUS_INVALID, "this worker has no next stage to connect to");
+    bool is_nccl = connect->link == MGPT__LINK_KIND__LINK_NCCL;
+    if (is_nccl && role->link_rows_bytes == 0)
+        return error_set(err, STATUS_INVALID, "this stage was loaded without memory for NCCL");
+    struct link_shape shape = {role->queue.epoch, (uint32_t)stage_hidden(role->stage),
+                               stage_compute(role->stage)};
+    enum status st = link_zmq_connect(&role->out, role->options.zmq, connect->endpoint,
+                                      connect->key, &shape, err);
+    struct link_nccl_options options = nccl_options(role);
+    if (st == STATUS_OK && is_nccl)
+        st = link_nccl_connect(&role->out, role->out, &options, err);
+    int wait_ms = is_nccl ? STAGE_ROLE_NCCL_GREETING_MS : STAGE_ROLE_GREETING_MS;
+    role->connect_end_ns = clock_monotonic_ns() + wait_ms * NS_IN_MS;
+    return st;
+}
+
 static enum status handle_connect(struct stage_role *role, const Mgpt__Connect *connect,
                                   struct error *err)
 {
     struct error why;
-    enum status st = STATUS_OK;
     link_destroy(role->out);
     role->out = NULL;
     role->is_connecting = false;
-    if (!role->stage || is_last(role))
-        st = error_set(&why, STATUS_INVALID, "this worker has no next stage to connect to");
-    if (st == STATUS_OK) {
-        struct link_shape shape = {role->queue.epoch, (uint32_t)stage_hidden(role->stage),
-                                   stage_compute(role->stage)};
-        st = link_zmq_connect(&role->out, role->options.zmq, connect->endpoint, connect->key,
-                              &shape, &why);
-    }
+    enum status st = connect_link(role, connect, &why);
     if (st == STATUS_OK)
         st = link_greet(role->out, &why);
-    if (st != STATUS_OK)
-        return reply_failure(role->options.control, MESSAGE_CONNECT, 0, 0, &why, err);
-    role->is_connecting = true;
-    role->connect_end_ns = clock_monotonic_ns() + STAGE_ROLE_GREETING_MS * NS_IN_MS;
-    return STATUS_OK;
+    role->is_connecting = st == STATUS_OK;
+    if (st == STATUS_OK)
+        return st;
+    link_destroy(role->out);
+    role->out = NULL;
+    return reply_failure(role->options.control, MESSAGE_CONNECT, 0, 0, &why, err);
 }
 
 static enum status handle_reset(struct stage_role *role, const Mgpt__Reset *reset,
@@ -360,11 +399,31 @@ static enum status look_at_greeting(struct stage_role *role, struct error *err)
         return reply_send(role->options.control, MESSAGE_CONNECTED, &connected.base, err);
     }
     if (st == STATUS_TIMEOUT)
-        error_set(&why, STATUS_TIMEOUT, "the next stage did not answer a greeting in %d ms",
-                  STAGE_ROLE_GREETING_MS);
+        error_set(&why, STATUS_TIMEOUT, "the next stage did not answer a greeting in time");
     link_destroy(role->out);
     role->out = NULL;
     return reply_failure(role->options.control, MESSAGE_CONNECT, 0, 0, &why, err);
+}
+
+/* Transfers go on; a link that is lost is told once, by the end that connects it. */
+static enum status tend_links(struct stage_role *role, struct error *err)
+{
+    struct error why;
+    enum status in = role->in ? link_tend(role->in, &why) : STATUS_OK;
+    if (in != STATUS_OK)
+        log_error("worker", "link from the stage before is lost stage=%u reason=\"%s\"",
+                  role->stage_index, why.text);
+    enum status out = role->out && !role->is_connecting ? link_tend(role->out, &why) : STATUS_OK;
+    if (out != STATUS_OK)
+        log_error("worker", "link to the next stage is lost stage=%u reason=\"%s\"",
+                  role->stage_index, why.text);
+    if (in == STATUS_INTERNAL || out == STATUS_INTERNAL)
+        return error_set(err, STATUS_INTERNAL, "stage %u: %s", role->stage_index, why.text);
+    if (out != STATUS_LOST)
+        return STATUS_OK;
+    error_wrap(&why, STATUS_LOST, "the link of stages %u and %u", role->stage_index,
+               role->stage_index + 1);
+    return reply_failure(role->options.control, MESSAGE_CONNECT, role->queue.epoch, 0, &why, err);
 }
 
 /* Gets the next frame, unless one waits for its plan already; answers greetings; drops what is
@@ -390,11 +449,23 @@ static void look_at_frames(struct stage_role *role)
     }
 }
 
+static bool has_room_to_pass_on(const struct stage_role *role)
+{
+    return !role->out || role->is_connecting || link_has_room(role->out);
+}
+
 /* Is the oldest plan's outcome known: can it start, or has it failed? Then STATUS_OK or why;
  * STATUS_FULL: not yet. */
 static enum status judge_head(const struct stage_role *role, const Mgpt__StepPlan *plan,
                               struct error *why)
 {
+    if (!has_room_to_pass_on(role)) {
+        if (clock_monotonic_ns() - role->queue.head_since_ns < role->activation_ns)
+            return STATUS_FULL;
+        return error_set(why, STATUS_TIMEOUT,
+                         "stage %u: the next stage took no activations for %lld ms",
+                         role->stage_index, (long long)(role->activation_ns / NS_IN_MS));
+    }
     if (!role->in)
         return STATUS_OK;
     const struct activation_header *header = &role->frame.header;
@@ -460,8 +531,8 @@ static enum status finish_head(struct stage_role *role, const Mgpt__StepPlan *pl
     int64_t begin_ns = clock_monotonic_ns();
     step_result_begin(role->result, plan->epoch, plan->number, role->stage_index);
     if (st == STATUS_OK) {
-        st = stage_step(role->stage, plan, role->has_frame ? role->frame.rows : NULL, role->result,
-                        why);
+        struct stage_input input = {role->frame.rows, role->frame.on_device};
+        st = stage_step(role->stage, plan, role->has_frame ? &input : NULL, role->result, why);
         if (st != STATUS_OK)
             error_wrap(why, st, "stage %u", role->stage_index);
     } else {
@@ -487,6 +558,9 @@ enum status stage_role_work(struct stage_role *role, struct error *err)
     if (st != STATUS_OK)
         return st;
     look_at_frames(role);
+    st = tend_links(role, err);
+    if (st != STATUS_OK)
+        return st;
     const Mgpt__StepPlan *plan = plan_queue_head(&role->queue);
     if (!plan)
         return STATUS_OK;
@@ -495,12 +569,17 @@ enum status stage_role_work(struct stage_role *role, struct error *err)
     return st == STATUS_FULL ? STATUS_OK : finish_head(role, plan, st, &why, err);
 }
 
+static int smaller(int a, int b)
+{
+    return a < b ? a : b;
+}
+
 int stage_role_wait_ms(const struct stage_role *role, int wait_max)
 {
     int wait_ms = wait_max;
     int64_t now_ns = clock_monotonic_ns(), end_ns = INT64_MAX;
     if (role->queue.n > 0) {
-        if (!role->in || role->has_frame)
+        if ((!role->in || role->has_frame) && has_room_to_pass_on(role))
             return 0;
         end_ns = role->queue.head_since_ns + role->activation_ns;
     }
@@ -508,9 +587,10 @@ int stage_role_wait_ms(const struct stage_role *role, int wait_max)
         end_ns = role->connect_end_ns;
     if (end_ns - now_ns < wait_max * NS_IN_MS)
         wait_ms = end_ns > now_ns ? (int)((end_ns - now_ns) / NS_IN_MS) + 1 : 0;
-    if ((role->in && !link_poll_socket(role->in)) ||
-        (role->is_connecting && !link_poll_socket(role->out)))
-        wait_ms = wait_ms < LINK_POLL_MS ? wait_ms : LINK_POLL_MS;
+    if (role->in && !role->has_frame)
+        wait_ms = smaller(wait_ms, link_wait_ms(role->in, wait_max));
+    if (role->out)
+        wait_ms = smaller(wait_ms, link_wait_ms(role->out, wait_max));
     return wait_ms;
 }
 
@@ -518,9 +598,9 @@ int stage_role_poll_items(struct stage_role *role, zmq_pollitem_t items[STAGE_RO
 {
     int n = 0;
     /* A frame that waits for its plan must not wake us again and again. */
-    if (role->in && !role->has_frame && link_poll_socket(role->in))
+    if (role->in && !role->has_frame)
         items[n++] = (zmq_pollitem_t){.socket = link_poll_socket(role->in), .events = ZMQ_POLLIN};
-    if (role->is_connecting && link_poll_socket(role->out))
+    if (role->out && (role->is_connecting || role->out->hears_notices))
         items[n++] = (zmq_pollitem_t){.socket = link_poll_socket(role->out), .events = ZMQ_POLLIN};
     return n;
 }

@@ -22,6 +22,7 @@
 enum {
     STAGE_ROLE_ACTIVATION_MS = 60000, /* limit of waiting for activations when Load says 0 */
     STAGE_ROLE_GREETING_MS = 10000, /* limit of waiting for the next stage's answer to a greeting */
+    STAGE_ROLE_NCCL_GREETING_MS = 35000, /* the same where NCCL forms first (LINK_NCCL_FORM_MS) */
     STAGE_ROLE_POLL_ITEMS = 2
 };
 

@@ -38,8 +38,8 @@ struct stage {
 
 /* ---- stage_forward.c ---- */
 
-/* Fills x from the token ids or from `rows`. */
-enum status stage_load_input(struct stage *stage, const void *rows, int n_tokens,
+/* Fills x from the token ids or from `input`. */
+enum status stage_load_input(struct stage *stage, const struct stage_input *input, int n_tokens,
                              struct error *err);
 
 /* Runs layers [first, first + n) of this stage over x. */
@@ -54,7 +54,8 @@ enum status stage_run_layers(struct stage *stage, int first, int n, int n_tokens
  * again with the same bits; x is as it was. A row whose input was not finite already is reported
  * with unit -1.
  */
-enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const void *rows,
-                        int n_tokens, struct step_result *result, struct error *err);
+enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan,
+                        const struct stage_input *input, int n_tokens, struct step_result *result,
+                        struct error *err);
 
 #endif

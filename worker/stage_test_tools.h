@@ -91,7 +91,8 @@ static inline enum status pipeline_step(struct pipeline *p, Mgpt__StepPlan *plan
     for (int k = 0; k < p->n_stages; k++) {
         struct stage *stage = p->stages[k];
         step_result_begin(p->result, 1, plan->number, (uint32_t)k);
-        enum status st = stage_step(stage, plan, k > 0 ? p->rows : NULL, p->result, err);
+        struct stage_input input = {.rows = p->rows};
+        enum status st = stage_step(stage, plan, k > 0 ? &input : NULL, p->result, err);
         if (st != STATUS_OK)
             return st;
         size_t bytes = (size_t)plan_n_tokens(plan) * (size_t)stage_hidden(stage) *

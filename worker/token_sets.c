@@ -5,12 +5,21 @@
 
 #include <limits.h>
 #include <stdlib.h>
-#include <string.h>
+
+static enum status upload_mask(uint8_t **out, const uint8_t *mask, int n, struct stream *stream,
+                               struct error *err)
+{
+    enum status st = stream_alloc(stream, (void **)out, (size_t)n, err);
+    if (st == STATUS_OK)
+        stream_upload(stream, *out, mask, (size_t)n);
+    return st;
+}
 
 enum status token_sets_init(struct token_sets *sets, const struct vocabulary *vocabulary, int vocab,
-                            struct error *err)
+                            struct stream *stream, struct error *err)
 {
-    *sets = (struct token_sets){.vocab = vocab,
+    *sets = (struct token_sets){.stream = stream,
+                                .vocab = vocab,
                                 .codes_first = vocabulary->code_id_min,
                                 .codes_n = vocabulary->code_id_max - vocabulary->code_id_min + 1};
     if (vocabulary->code_id_max >= vocab)
@@ -18,25 +27,28 @@ enum status token_sets_init(struct token_sets *sets, const struct vocabulary *vo
             err, STATUS_INVALID,
             "tokenizer.json has the picture code id %d, config.json's vocab_size is %d",
             vocabulary->code_id_max, vocab);
-    sets->codes_mask = calloc((size_t)sets->codes_n, 1);
-    sets->text_mask = calloc((size_t)vocab, 1);
-    sets->scratch_mask = calloc((size_t)vocab, 1);
-    if (!sets->codes_mask || !sets->text_mask || !sets->scratch_mask) {
-        token_sets_fini(sets);
-        return error_set(err, STATUS_NOMEM, "cannot allocate masks of %d ids", vocab);
-    }
+    uint8_t *mask = calloc((size_t)vocab, 1);
+    if (!mask)
+        return error_set(err, STATUS_NOMEM, "cannot allocate a mask of %d ids", vocab);
     for (int id = 0; id < vocab; id++)
-        sets->text_mask[id] = id < vocabulary->n_ids && vocabulary_code(vocabulary, id) < 0;
+        mask[id] = id < vocabulary->n_ids && vocabulary_code(vocabulary, id) < 0;
+    enum status st = upload_mask(&sets->text_mask, mask, vocab, stream, err);
     for (int i = 0; i < sets->codes_n; i++)
-        sets->codes_mask[i] = vocabulary_code(vocabulary, sets->codes_first + i) >= 0;
-    return STATUS_OK;
+        mask[i] = vocabulary_code(vocabulary, sets->codes_first + i) >= 0;
+    if (st == STATUS_OK)
+        st = upload_mask(&sets->codes_mask, mask, sets->codes_n, stream, err);
+    free(mask);
+    if (st != STATUS_OK)
+        token_sets_fini(sets);
+    return st;
 }
 
 void token_sets_fini(struct token_sets *sets)
 {
-    free(sets->codes_mask);
-    free(sets->text_mask);
-    free(sets->scratch_mask);
+    if (!sets->stream)
+        return;
+    stream_free(sets->stream, sets->codes_mask, (size_t)sets->codes_n);
+    stream_free(sets->stream, sets->text_mask, (size_t)sets->vocab);
     *sets = (struct token_sets){0};
 }
 
@@ -55,17 +67,7 @@ void token_sets_range(const struct token_sets *sets, const Mgpt__Output *output,
     }
 }
 
-static const uint8_t *mask_of_text(struct token_sets *sets, const Mgpt__Output *output)
-{
-    if (output->n_forbidden == 0)
-        return sets->text_mask;
-    memcpy(sets->scratch_mask, sets->text_mask, (size_t)sets->vocab);
-    for (size_t i = 0; i < output->n_forbidden; i++)
-        sets->scratch_mask[output->forbidden[i]] = 0;
-    return sets->scratch_mask;
-}
-
-void token_sets_request(struct token_sets *sets, const Mgpt__Output *output,
+void token_sets_request(const struct token_sets *sets, const Mgpt__Output *output,
                         const Mgpt__Sampling *sampling, struct sample_request *out)
 {
     bool is_text = output->set == MGPT__TOKEN_SET__SET_TEXT;
@@ -78,7 +80,9 @@ void token_sets_request(struct token_sets *sets, const Mgpt__Output *output,
                                    .picture_index = sampling->picture_index};
     token_sets_range(sets, output, &out->first_id, &out->n);
     if (is_text) {
-        out->allowed = mask_of_text(sets, output);
+        out->allowed = sets->text_mask;
+        out->forbidden = (const int32_t *)output->forbidden; /* ascending, as plan_check() saw */
+        out->n_forbidden = (int)output->n_forbidden;
     } else if (output->set == MGPT__TOKEN_SET__SET_CODES) {
         out->allowed = sets->codes_mask;
     } else {

@@ -2,7 +2,7 @@
  * token_sets.h - which ids a draw may give, as the sampler wants it: a range, a mask or a list.
  *
  * In:      the vocabulary of the model folder.
- * Owns:    two masks.
+ * Owns:    two masks, in device memory.
  * Threads: the compute thread.
  */
 #ifndef MGPT_WORKER_TOKEN_SETS_H
@@ -15,28 +15,26 @@
 #include "proto/mgpt.pb-c.h"
 
 struct token_sets {
+    struct stream *stream;    /* borrowed */
     int vocab;                /* of the model's head */
     int codes_first, codes_n; /* the range of ids that holds all codes */
-    uint8_t *codes_mask;      /* [codes_n] 1 for codes */
-    uint8_t *text_mask;       /* [vocab] 1 for ids of the tokenizer that are no codes */
-    uint8_t *scratch_mask;    /* [vocab] text_mask without the forbidden ids of one output */
+    uint8_t *codes_mask;      /* device [codes_n] 1 for codes */
+    uint8_t *text_mask;       /* device [vocab] 1 for ids of the tokenizer that are no codes */
     bool is_list_whole; /* a list takes the logits of all ids; else from its first to its last */
 };
 
-/* STATUS_INVALID: the tokenizer has a code at or above vocab. */
+/* stream: of the device whose logits are drawn from.  STATUS_INVALID: the tokenizer has a code at
+ * or above vocab. */
 enum status token_sets_init(struct token_sets *sets, const struct vocabulary *vocabulary, int vocab,
-                            struct error *err);
+                            struct stream *stream, struct error *err);
 void token_sets_fini(struct token_sets *sets); /* all zero is fine */
 
 /* The range of ids whose logits the output needs. */
 void token_sets_range(const struct token_sets *sets, const Mgpt__Output *output, int *first,
                       int *n);
 
-/*
- * Fills range, mask or list, top_k and the numbers of `sampling` in; logits are the caller's.
- * A mask with forbidden ids is valid until the next call with forbidden ids.
- */
-void token_sets_request(struct token_sets *sets, const Mgpt__Output *output,
+/* Fills range, mask or list, top_k and the numbers of `sampling` in; logits are the caller's. */
+void token_sets_request(const struct token_sets *sets, const Mgpt__Output *output,
                         const Mgpt__Sampling *sampling, struct sample_request *out);
 
 #endif

@@ -12,7 +12,7 @@
 #include "daemon/cli/commands.h"
 #include "daemon/cli/session.h"
 
-enum { REQUESTS_LEAST = 8, REQUESTS_A_PLACE = 3 };
+enum { REQUESTS_LEAST = 12, REQUESTS_A_PLACE = 6 };
 
 struct bench {
     struct bench_settings settings;
@@ -199,7 +199,7 @@ static int start(struct bench *bench, int argc, char **argv)
 {
     static const struct option table[] = {
         {"requests", "N", OPTION_INT, BENCH(n_requests), .min = 1, .max = BENCH_REQUESTS_MAX,
-         .help = "of each run [three times the concurrency, 8 at least]", .heading = "Load"},
+         .help = "of each run [six times the concurrency, 12 at least]", .heading = "Load"},
         {"concurrency", "C[,C..]", OPTION_TEXT, BENCH(concurrency),
          .help = "closed loop: so many requests are always open; a run for each number [4]"},
         {"rate", "R", OPTION_FLOAT, BENCH(rate), .min = 0.001, .max = 1e6,

@@ -5,14 +5,9 @@
 #ifndef MGPT_KERNELS_CPU_GUMBEL_H
 #define MGPT_KERNELS_CPU_GUMBEL_H
 
-#include "kernels/stream.h"
+#include "kernels/sample.h"
 
 enum { GUMBEL_LANES = 16 };
-
-struct gumbel_place {
-    uint32_t key[2];                             /* the seed, low word first */
-    uint32_t ordinal, picture_index, domain_tag; /* counter words 1 to 3 */
-};
 
 /* noise[i] = -log(-log(u)) of ids[i], u as sample.h says. */
 typedef void (*gumbel_function)(double noise[GUMBEL_LANES], const int32_t ids[GUMBEL_LANES],

@@ -38,6 +38,7 @@ struct row_table;
 struct linear_plans;
 struct replays;
 struct staging;
+struct sample_table;
 
 enum {
     CUDA_BLAS_WORKSPACE_BYTES = 32 << 20,
@@ -59,6 +60,7 @@ struct cuda_device {
     struct staging *staging;
     bool is_recording;    /* launches go into a graph: nothing may be copied, waited for or allocated */
     size_t held_bytes;    /* device memory that this stream has reserved */
+    struct sample_table *draws;
     void *blas_workspace; /* [CUDA_BLAS_WORKSPACE_BYTES] */
     float *partials;      /* [CUDA_PARTIALS_BYTES] of attention's splits */
     int32_t *ids;         /* [CUDA_TABLE_BYTES] token ids on their way to embedding() */
@@ -102,6 +104,8 @@ enum status linear_prepare_range_cuda(struct device *device, const struct linear
                                       struct error *err);
 int linear_padded_rows_cuda(int n_rows);
 enum status linear_cuda(struct device *device, const struct linear_launch *launch);
+enum status sample_cuda(struct device *device, struct sample_result *results, const struct sample_request *requests,
+                        int n_requests);
 
 enum status first_not_finite_cuda(struct device *device, int *first, const void *x, enum dtype dtype, int n_rows,
                                   int hidden);
@@ -121,6 +125,8 @@ enum status linear_plans_create(struct cuda_device *cuda, struct error *err);
 void linear_plans_destroy(struct cuda_device *cuda);
 enum status row_table_create(struct cuda_device *cuda, struct error *err);
 void row_table_destroy(struct cuda_device *cuda);
+enum status sample_table_create(struct cuda_device *cuda, struct error *err);
+void sample_table_destroy(struct cuda_device *cuda);
 
 /* cudaMalloc with words, and cudaFree; NULL is fine. bytes: as reserved. */
 enum status cuda_reserve(struct cuda_device *cuda, void **out, size_t bytes, struct error *err);

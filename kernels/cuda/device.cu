@@ -99,6 +99,7 @@ static void close_device(struct device *device)
     replays_destroy(cuda);
     linear_plans_destroy(cuda);
     row_table_destroy(cuda);
+    sample_table_destroy(cuda);
     cuda_release(cuda, cuda->blas_workspace, CUDA_BLAS_WORKSPACE_BYTES);
     cuda_release(cuda, cuda->partials, CUDA_PARTIALS_BYTES);
     cuda_release(cuda, cuda->ids, CUDA_TABLE_BYTES);
@@ -133,7 +134,8 @@ static const struct device_operations operations = {close_device,
                                                     linear_prepare_cuda,
                                                     linear_prepare_range_cuda,
                                                     linear_padded_rows_cuda,
-                                                    linear_cuda};
+                                                    linear_cuda,
+                                                    sample_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
@@ -212,6 +214,8 @@ static enum status open_parts(struct cuda_device *cuda, struct error *err)
         st = linear_plans_create(cuda, err);
     if (st == STATUS_OK)
         st = row_table_create(cuda, err);
+    if (st == STATUS_OK)
+        st = sample_table_create(cuda, err);
     return st;
 }
 

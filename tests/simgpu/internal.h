@@ -5,6 +5,7 @@
 #define MGPT_SIMGPU_INTERNAL_H
 
 #include <deque>
+#include <string>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -22,8 +23,9 @@ struct simgpu_graph {
 
 /* A stream. */
 struct simgpu_queue {
-    std::deque<std::function<void()>> works;
-    simgpu_graph *recording; /* work goes there instead */
+    std::deque<std::function<bool()>> works; /* each says whether it is done */
+    bool runs = false;
+    simgpu_graph *recording = nullptr; /* work goes there instead */
 };
 
 namespace simgpu
@@ -49,9 +51,16 @@ void graph_forbid(const char *what);
 
 /* ---- queue.cpp ---- */
 
-/* Work runs in order when somebody waits. */
+/* Work runs in order when somebody waits, or asks for an event. */
 void queue_add(cudaStream_t stream, std::function<void()> work);
 void queue_run(cudaStream_t stream);
+
+/*
+ * Work that may have to wait for others: called again until it says that it is done. It goes on while other queues of
+ * this process run, and whenever somebody asks for an event.
+ */
+void queue_add_waiting(cudaStream_t stream, std::function<bool()> work);
+int current_device();
 
 /* ---- block.cpp ---- */
 
@@ -60,6 +69,9 @@ const char *kernel_name(); /* of the kernel that runs */
 
 /* An integer of the environment, or `otherwise`. */
 long setting(const char *name, long otherwise);
+
+/* Of a list "A,B": what the device in use shall have; the last is for all that follow. */
+std::string setting_of_device(const char *name, const char *otherwise);
 
 } // namespace simgpu
 

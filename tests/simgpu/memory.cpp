@@ -45,8 +45,7 @@ std::map<char *, size_t> pinned; /* allocations by address */
 
 size_t capacity()
 {
-    static const size_t bytes = (size_t)setting("SIMGPU_MEMORY_MB", 8192) << 20;
-    return bytes;
+    return (size_t)strtoul(setting_of_device("SIMGPU_MEMORY_MB", "8192").c_str(), nullptr, 0) << 20;
 }
 
 size_t round_up(size_t bytes, size_t to)

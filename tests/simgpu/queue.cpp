@@ -1,14 +1,21 @@
 /*
- * queue.cpp - streams and the rest of the runtime. Work waits in a list until somebody waits for it, so that results
- * taken too early are old ones.
+ * queue.cpp - streams, events and the rest of the runtime. Work waits in a list until somebody waits for it, so that
+ * results taken too early are old ones. Queues with transfers in them go on between the works of others.
  */
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <set>
 #include <string>
+#include <unistd.h>
 
 #include "internal.h"
+
+struct simgpu_event {
+    cudaStream_t stream;
+    std::shared_ptr<bool> reached; /* NULL: never recorded */
+};
 
 namespace simgpu
 {
@@ -16,7 +23,12 @@ namespace simgpu
 namespace
 {
 
+enum { WAIT_US = 50 };
+
 size_t shared_limit = SHARED_BYTES_DEFAULT;
+int device_of_thread;
+std::set<cudaStream_t> waiting; /* queues with work of queue_add_waiting() in them */
+
 int n_devices()
 {
     return (int)setting("SIMGPU_DEVICES", 8);
@@ -35,29 +47,88 @@ void stop(const char *format, ...)
     abort();
 }
 
-void queue_add(cudaStream_t stream, std::function<void()> work)
+int current_device()
+{
+    return device_of_thread;
+}
+
+static void check_stream(cudaStream_t stream)
 {
     if (!stream)
         stop("the default stream is not modelled");
-    if (stream->recording)
+}
+
+std::string setting_of_device(const char *name, const char *otherwise)
+{
+    const char *text = getenv(name);
+    std::string list = text && *text ? text : otherwise;
+    for (int i = 0; i < device_of_thread && list.find(',') != std::string::npos; i++)
+        list = list.substr(list.find(',') + 1);
+    return list.substr(0, list.find(','));
+}
+
+void queue_add(cudaStream_t stream, std::function<void()> work)
+{
+    check_stream(stream);
+    if (stream->recording) {
         stream->recording->works.push_back(std::move(work));
-    else
-        stream->works.push_back(std::move(work));
+        return;
+    }
+    stream->works.push_back([work] {
+        work();
+        return true;
+    });
+}
+
+void queue_add_waiting(cudaStream_t stream, std::function<bool()> work)
+{
+    check_stream(stream);
+    graph_forbid("work that waits for others");
+    stream->works.push_back(std::move(work));
+    waiting.insert(stream);
+}
+
+static void go_on(cudaStream_t stream);
+
+static void go_on_with_others(cudaStream_t stream)
+{
+    std::set<cudaStream_t> others = waiting;
+    others.erase(stream);
+    for (cudaStream_t other : others)
+        go_on(other);
+}
+
+/* Runs what can run now. */
+static void go_on(cudaStream_t stream)
+{
+    static int depth; /* of queues that run while another does */
+    if (stream->runs)
+        return;
+    stream->runs = true;
+    if (depth++ == 0)
+        memory_open();
+    while (!stream->works.empty() && stream->works.front()()) {
+        stream->works.pop_front();
+        go_on_with_others(stream);
+    }
+    if (stream->works.empty())
+        waiting.erase(stream);
+    stream->runs = false;
+    if (--depth == 0)
+        memory_close();
 }
 
 void queue_run(cudaStream_t stream)
 {
-    if (!stream)
-        stop("the default stream is not modelled");
+    check_stream(stream);
     graph_forbid("waiting for a stream");
-    if (stream->works.empty())
-        return;
-    memory_open();
-    while (!stream->works.empty()) {
-        stream->works.front()();
-        stream->works.pop_front();
+    for (;;) {
+        go_on(stream);
+        if (stream->works.empty())
+            return;
+        go_on_with_others(stream);
+        usleep(WAIT_US); /* for another process */
     }
-    memory_close();
 }
 
 void enqueue_kernel(const char *name, dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
@@ -88,6 +159,7 @@ const char *cudaGetErrorString(cudaError_t error)
     case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
     case cudaErrorNoDevice: return "no CUDA-capable device is detected";
     case cudaErrorInvalidDevice: return "invalid device ordinal";
+    case cudaErrorNotReady: return "device not ready";
     default: return "invalid argument";
     }
 }
@@ -112,14 +184,19 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     size_t free_bytes;
     memset(properties, 0, sizeof(*properties));
     snprintf(properties->name, sizeof(properties->name), "simulated device");
-    properties->major = 8;
+    std::string capability = setting_of_device("SIMGPU_CAPABILITY", "8.0");
+    if (sscanf(capability.c_str(), "%d.%d", &properties->major, &properties->minor) != 2)
+        stop("SIMGPU_CAPABILITY: '%s', expected a version as 8.0", capability.c_str());
     properties->multiProcessorCount = 1;
     return cudaMemGetInfo(&free_bytes, &properties->totalGlobalMem);
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return device >= 0 && device < n_devices() ? cudaSuccess : cudaErrorInvalidDevice;
+    if (device < 0 || device >= n_devices())
+        return cudaErrorInvalidDevice;
+    device_of_thread = device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaDriverGetVersion(int *version)
@@ -153,6 +230,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
     queue_run(stream);
+    waiting.erase(stream);
     delete stream;
     return cudaSuccess;
 }
@@ -160,6 +238,55 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream)
 cudaError_t cudaStreamSynchronize(cudaStream_t stream)
 {
     queue_run(stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t *out, unsigned flags)
+{
+    if (flags != cudaEventDisableTiming)
+        stop("events with flags %u are not modelled", flags);
+    *out = new simgpu_event{};
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventDestroy(cudaEvent_t event)
+{
+    delete event;
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
+{
+    graph_forbid("an event");
+    auto reached = std::make_shared<bool>(false);
+    event->stream = stream;
+    event->reached = reached;
+    queue_add(stream, [reached] { *reached = true; });
+    return cudaSuccess;
+}
+
+cudaError_t cudaEventQuery(cudaEvent_t event)
+{
+    graph_forbid("asking for an event");
+    if (!event->reached || *event->reached)
+        return cudaSuccess;
+    go_on(event->stream);
+    return *event->reached ? cudaSuccess : cudaErrorNotReady;
+}
+
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned flags)
+{
+    if (flags != 0)
+        stop("waits for events with flags %u are not modelled", flags);
+    if (!event->reached)
+        return cudaSuccess;
+    auto reached = event->reached;
+    cudaStream_t other = event->stream;
+    queue_add_waiting(stream, [reached, other] {
+        if (!*reached)
+            go_on(other);
+        return *reached;
+    });
     return cudaSuccess;
 }
 

@@ -118,6 +118,20 @@ static inline void __syncthreads()
 {
     simgpu::block_barrier();
 }
+/* Threads run one at a time: whole numbers can be added in any order. */
+template <class T> static inline T atomicAdd(T *to, T x)
+{
+    static_assert((T)0.5 == (T)0, "sums of whole numbers are modelled: those of others depend on the order");
+    T before = *to;
+    *to += x;
+    return before;
+}
+template <class T> static inline T atomicMin(T *to, T x)
+{
+    T before = *to;
+    *to = x < before ? x : before;
+    return before;
+}
 void __syncwarp(unsigned mask = 0xffffffffu);
 int __any_sync(unsigned mask, int predicate);
 
