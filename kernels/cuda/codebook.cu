@@ -104,10 +104,7 @@ enum status codebook_lookup_cuda(struct device *device, float *z, const int32_t 
         return STATUS_OK;
     if (bytes > CUDA_TABLE_BYTES)
         return STATUS_NOMEM;
-    enum status st = cuda_note(cuda, cudaMemcpyAsync(cuda->ids, codes, bytes, cudaMemcpyHostToDevice, cuda->stream),
-                               "codes to the device");
-    if (st != STATUS_OK)
-        return st;
+    cuda_upload(cuda, cuda->ids, codes, bytes);
     LAUNCH(lookup_kernel, dim3(blocks_for(n_numbers, LOOKUP_THREADS)), dim3(LOOKUP_THREADS), 0, cuda->stream, z,
            cuda->ids, codebook->panels, n, codebook->n_dims);
     return cuda_launched(cuda, "codebook_lookup");
