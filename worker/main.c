@@ -23,7 +23,7 @@ struct settings {
     int role, level;
     const char *device, *cpus;
     int n_threads, silence_ms;
-    bool no_confine;
+    bool no_confine, shares_device;
 };
 
 static const char *const roles[] = {"stage", "codec", NULL};
@@ -49,6 +49,9 @@ static const struct option table[] = {
      .help = "folder of vqgan.yaml and vqgan.ckpt [tokenizer/ in the checkpoint folder]"},
     {"device", "DEVICE", OPTION_TEXT, offsetof(struct settings, device), .default_value = "cpu",
      .help = "cpu, cuda or cuda:K"},
+    {"shares-device", NULL, OPTION_FLAG, offsetof(struct settings, shares_device),
+     .help = "another stage of the pipeline has the same device: NCCL is told to take them for two "
+             "hosts (NCCL_HOSTID)"},
     {"threads", "N", OPTION_INT, offsetof(struct settings, n_threads), .default_value = "0",
      .min = 0, .max = STREAM_THREADS_MAX,
      .help = "threads of the kernels, 0: one for each CPU that may be used"},
@@ -137,11 +140,27 @@ static enum status confine(const struct settings *settings, struct error *err)
     return STATUS_OK;
 }
 
+/*
+ * What CUDA and NCCL read of the environment, before either is asked for anything. Kernels are
+ * loaded at once: the first use of one must not wait for a transfer that is under way. NCCL refuses
+ * two ranks on one device of a host.
+ */
+static void set_environment(const struct settings *settings)
+{
+    char host[HOST_NAME_MAX + 1] = "", id[HOST_NAME_MAX + 32];
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    gethostname(host, sizeof(host) - 1);
+    snprintf(id, sizeof(id), "%s-%d", host, (int)getpid());
+    if (settings->shares_device)
+        setenv("NCCL_HOSTID", id, 1);
+}
+
 static enum status run(const struct settings *settings, struct error *err)
 {
     struct curve_keys keys;
     struct stream *stream = NULL;
     char vq_dir[PATH_MAX];
+    set_environment(settings);
     enum status st = confine(settings, err);
     if (st == STATUS_OK && settings->key)
         st = curve_load_file(&keys, settings->key, err);
