@@ -4,9 +4,9 @@
  *
  * Out:     no new privileges by exec, no core files, no capabilities but reading what root may
  *          read, and a seccomp filter: system calls of administrators, debuggers and kernel modules
- *          fail with EPERM.
- * Threads: call before others are started; they and all children inherit it, and nothing takes it
- *          back.
+ *          fail with EPERM, and so do new namespaces and rings of system calls; sockets are those
+ * of this machine and of IP. Threads: call before others are started; they and all children inherit
+ * it, and nothing takes it back.
  */
 #ifndef MGPT_BASE_CONFINE_H
 #define MGPT_BASE_CONFINE_H
@@ -15,7 +15,7 @@
 
 enum confine_kind {
     CONFINE_PARENT, /* may start other programs */
-    CONFINE_LEAF    /* may not: exec, fork and vfork fail too; threads are fine */
+    CONFINE_LEAF    /* may not: exec, fork and vfork fail, too; threads are fine */
 };
 
 /*

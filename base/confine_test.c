@@ -12,14 +12,19 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/confine.h"
+
+enum { CALL_IO_URING_SETUP = 425, CALL_FSOPEN = 430, CALL_CLONE3 = 435 };
 
 static void *do_nothing(void *argument)
 {
@@ -42,15 +47,34 @@ static int act(enum confine_kind kind)
     EXPECT(st == STATUS_OK);
     EXPECT(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == -1 && errno == EPERM);
     EXPECT(mount("none", "/", NULL, MS_REMOUNT, NULL) == -1 && errno == EPERM);
+    EXPECT(unshare(CLONE_NEWUSER) == -1 && errno == EPERM);
+    EXPECT(syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL) == -1 &&
+           errno == EPERM);
+    EXPECT(syscall(CALL_CLONE3, NULL, 0) == -1 && errno == ENOSYS);
+    EXPECT(syscall(CALL_IO_URING_SETUP, 1, NULL) == -1 && errno == EPERM);
+    EXPECT(syscall(CALL_FSOPEN, "tmpfs", 0) == -1 && errno == EPERM);
+    EXPECT(socket(AF_PACKET, SOCK_RAW, 0) == -1 && errno == EAFNOSUPPORT);
+    EXPECT(socket(AF_VSOCK, SOCK_STREAM, 0) == -1 && errno == EAFNOSUPPORT);
     EXPECT(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1);
     int file = open("/proc/self/status", O_RDONLY);
     EXPECT(file >= 0);
     close(file);
+    static const int families[] = {AF_INET, AF_INET6, AF_NETLINK};
+    for (int i = 0; i < 3; i++) {
+        int fd = socket(families[i], SOCK_DGRAM, 0);
+        EXPECT(fd >= 0 || errno == EAFNOSUPPORT); /* a machine without IPv6 */
+        close(fd);
+    }
     int pair[2];
     EXPECT(socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
     pthread_t thread;
     EXPECT(pthread_create(&thread, NULL, do_nothing, NULL) == 0);
     EXPECT(pthread_join(thread, NULL) == 0);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    EXPECT(kind == CONFINE_LEAF ? child == -1 && errno == EPERM
+                                : child > 0 && waitpid(child, NULL, 0) == child);
     char *const arguments[] = {"true", NULL};
     execv("/bin/true", arguments);
     EXPECT(kind == CONFINE_LEAF && errno == EPERM);

@@ -42,7 +42,7 @@ static enum status read_int(const struct option *option, int *value, const char 
     char *end;
     errno = 0;
     long long number = strtoll(text, &end, 10);
-    if (end == text || *end || errno)
+    if (end == text || *end || errno || text[strspn(text, "+-0123456789")])
         return error_set(err, STATUS_INVALID, "%s wants a whole number, got '%s'",
                          shown_name(option, name), text);
     if ((double)number < option->min || (double)number > option->max)
@@ -73,7 +73,7 @@ static enum status read_float(const struct option *option, double *value, const 
     char name[64];
     char *end;
     double number = strtod(text, &end);
-    if (end == text || *end || !isfinite(number))
+    if (end == text || text[strspn(text, "+-.0123456789eE")] || *end || !isfinite(number))
         return error_set(err, STATUS_INVALID, "%s wants a number, got '%s'",
                          shown_name(option, name), text);
     if (number < option->min || number > option->max)

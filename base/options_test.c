@@ -121,9 +121,11 @@ static void test_refusals(void **state)
     expect_refusal("fox --name x -n 11", "expected 1 to 10");
     expect_refusal("fox --name x -n 1.5", "whole number");
     expect_refusal("fox --name x -n 99999999999999999999", "whole number");
+    expect_refusal("fox --name x --count=\t5", "whole number");
     expect_refusal("fox --name x --seed -1", "--seed");
     expect_refusal("fox --name x --seed 18446744073709551616", "--seed");
     expect_refusal("fox --name x --ratio nan", "--ratio");
+    expect_refusal("fox --name x --ratio 0x1", "--ratio");
     expect_refusal("fox --name x --ratio 2.5", "--ratio is 2.5, expected -1 to 2");
     expect_refusal("fox --name x --size 64", "WxH");
     expect_refusal("fox --name x --size 0x64", "WxH");

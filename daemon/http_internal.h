@@ -10,6 +10,7 @@
 
 #include "daemon/file_store.h"
 #include "daemon/http_server.h"
+#include "daemon/http_watch.h"
 
 enum { HTTP_ID_BYTES = 128, HTTP_URL_BYTES = 300 };
 
@@ -17,6 +18,7 @@ struct http_server {
     struct http_options options;
     struct MHD_Daemon *daemon;
     struct file_store *files;
+    struct http_watch *watch;
     char url[HTTP_URL_BYTES];
     int64_t started_s;
     int n_open; /* requests between their first byte and the end of their reply; atomic */

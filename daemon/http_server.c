@@ -68,6 +68,27 @@ static void name_request(struct http_request *request)
              (unsigned long long)random[1]);
 }
 
+/* The watched connection, NULL when there was no memory for it. */
+static struct http_watched *watched(struct MHD_Connection *connection)
+{
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    return info ? info->socket_context : NULL;
+}
+
+/* Called before the socket is closed, so the watch never holds a number that is another's. */
+static void on_connection(void *context, struct MHD_Connection *connection, void **socket_context,
+                          enum MHD_ConnectionNotificationCode code)
+{
+    struct http_server *server = context;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (code == MHD_CONNECTION_NOTIFY_CLOSED)
+        http_watch_end(server->watch, *socket_context);
+    else if (info)
+        *socket_context = http_watch_begin(server->watch, info->connect_fd, clock_monotonic_ms());
+}
+
 static struct http_request *begin_request(struct http_server *server,
                                           struct MHD_Connection *connection, const char *method,
                                           const char *path)
@@ -89,8 +110,8 @@ static void end_request(void *context, struct MHD_Connection *connection, void *
 {
     struct http_server *server = context;
     struct http_request *request = *own;
-    (void)connection;
     (void)reason;
+    http_watch_waiting(server->watch, watched(connection), clock_monotonic_ms());
     if (!request)
         return;
     __atomic_sub_fetch(&server->n_open, 1, __ATOMIC_RELAXED);
@@ -206,6 +227,52 @@ static enum MHD_Result answer(struct http_request *request)
     return http_reply_error(request, &refusal, text);
 }
 
+/* How the body is to come, from the headers. */
+struct framing {
+    int n_lengths, n_encodings;
+    unsigned long long length;
+    bool is_chunked, expects;
+};
+
+static enum MHD_Result take_header(void *context, enum MHD_ValueKind kind, const char *name,
+                                   const char *value)
+{
+    struct framing *framing = context;
+    (void)kind;
+    if (strcasecmp(name, "Content-Length") == 0) {
+        framing->n_lengths++;
+        framing->length = strtoull(value ? value : "", NULL, 10);
+    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
+        framing->n_encodings++;
+        framing->is_chunked = value && strcasecmp(value, "chunked") == 0;
+    } else if (strcasecmp(name, "Expect") == 0) {
+        framing->expects = true;
+    }
+    return MHD_YES;
+}
+
+/*
+ * Before the body comes. Two lengths, or a length and chunks, are read by each proxy in its own
+ * way, and so let one client put words into another's mouth. A body far too large is not waited
+ * for.
+ */
+static enum MHD_Result check_framing(struct http_request *request)
+{
+    struct framing framing = {0};
+    struct http_refusal refusal = {400, "invalid_request_error", "invalid_header", .field = NULL};
+    MHD_get_connection_values(request->connection, MHD_HEADER_KIND, take_header, &framing);
+    size_t limit = framing.expects ? HTTP_BODY_BYTES_MAX : HTTP_DISCARD_BYTES_MAX;
+    if (framing.n_lengths + framing.n_encodings > 1)
+        return http_reply_error(request, &refusal,
+                                "more than one 'Content-Length' or 'Transfer-Encoding', expected "
+                                "one of them once");
+    if (framing.n_encodings == 1 && !framing.is_chunked)
+        return http_reply_error(request, &refusal,
+                                "'Transfer-Encoding' is not 'chunked', the only one known here");
+    request->too_large = framing.length > limit;
+    return request->too_large ? answer(request) : MHD_YES;
+}
+
 /* libmicrohttpd calls this once for the headers, once for each piece of the body, once at its end.
  */
 static enum MHD_Result on_request(void *context, struct MHD_Connection *connection,
@@ -215,14 +282,15 @@ static enum MHD_Result on_request(void *context, struct MHD_Connection *connecti
     struct http_request *request = *own;
     (void)version;
     if (!request) {
-        *own = begin_request(context, connection, method, path);
-        return *own ? MHD_YES : MHD_NO;
+        *own = request = begin_request(context, connection, method, path);
+        return request ? check_framing(request) : MHD_NO;
     }
     if (*n_bytes > 0) {
         collect(request, bytes, *n_bytes);
         *n_bytes = 0;
         return request->seen_bytes > HTTP_DISCARD_BYTES_MAX ? MHD_NO : MHD_YES;
     }
+    http_watch_answering(request->server->watch, watched(connection));
     return answer(request);
 }
 
@@ -305,10 +373,10 @@ static enum status start_library(struct http_server *server, int fd, struct erro
     server->daemon = MHD_start_daemon(
         flags, 0, NULL, NULL, on_request, server, MHD_OPTION_EXTERNAL_LOGGER, log_library, NULL,
         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, end_request, server,
-        MHD_OPTION_CONNECTION_LIMIT, (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT,
-        (unsigned)HTTP_IDLE_WAIT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)MEMORY_PER_CONNECTION_BYTES, MHD_OPTION_THREAD_STACK_SIZE,
-        (size_t)THREAD_STACK_BYTES, MHD_OPTION_END);
+        MHD_OPTION_NOTIFY_CONNECTION, on_connection, server, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)HTTP_CONNECTIONS_MAX, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)HTTP_IDLE_WAIT_S,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_PER_CONNECTION_BYTES,
+        MHD_OPTION_THREAD_STACK_SIZE, (size_t)THREAD_STACK_BYTES, MHD_OPTION_END);
     return server->daemon ? STATUS_OK : error_set(err, STATUS_IO, "cannot start the HTTP server");
 }
 
@@ -323,8 +391,14 @@ enum status http_server_start(struct http_server **out, const struct http_option
     server->options = *options;
     if (server->options.stall_limit_s == 0)
         server->options.stall_limit_s = HTTP_STALL_LIMIT_S;
+    if (server->options.request_wait_s == 0)
+        server->options.request_wait_s = HTTP_REQUEST_WAIT_S;
     server->started_s = clock_unix_s();
     enum status st = file_store_create(&server->files, err);
+    if (st == STATUS_OK)
+        st = http_watch_create(&server->watch, server->options.request_wait_s * 1000, err);
+    if (st == STATUS_OK)
+        st = http_watch_start(server->watch, err);
     if (st == STATUS_OK)
         st = open_socket(&fd, options->address, err);
     if (st == STATUS_OK && !write_url(server, fd) && !options->key)
@@ -365,6 +439,7 @@ void http_server_stop(struct http_server *server)
         poll(NULL, 0, DRAIN_LOOK_MS);
     if (server->daemon)
         MHD_stop_daemon(server->daemon);
+    http_watch_destroy(server->watch);
     file_store_destroy(server->files);
     free(server);
 }

@@ -15,6 +15,7 @@
 enum {
     HTTP_CONNECTIONS_MAX = 512,
     HTTP_IDLE_WAIT_S = 60,         /* a connection on which nothing moves, outside of handlers */
+    HTTP_REQUEST_WAIT_S = 120,     /* default of request_wait_s */
     HTTP_BODY_BYTES_MAX = 1 << 20, /* of a request; larger ones get 413 */
     HTTP_DISCARD_BYTES_MAX =
         64 << 20, /* of a body too large read to its end, so that the client sees the reply */
@@ -31,7 +32,8 @@ struct http_options {
     const char *model_name;     /* as /v1/models says it */
     const struct http_key *key; /* what clients must show but at /health and /v1/files/, whose names
                                    nobody can guess; NULL: none, on this machine only */
-    int stall_limit_s;          /* /health is 503 when work runs and no token came for so long */
+    int request_wait_s; /* for a whole request, from the reply before or the connection on */
+    int stall_limit_s;  /* /health is 503 when work runs and no token came for so long */
 };
 
 struct http_server;

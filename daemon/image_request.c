@@ -322,6 +322,13 @@ enum status image_request_parse(struct image_request *out, const void *body, siz
     *refusal = (struct image_refusal){.code = "invalid_json"};
     struct parse parse = {out, model_name, refusal};
     json_error_t reason;
+    if (bytes == 0)
+        return error_set(err, STATUS_INVALID, "the body is empty, expected a JSON object");
+    size_t n_values = json_fields_count_values(body, bytes);
+    if (n_values > IMAGE_REQUEST_VALUES_MAX)
+        return error_set(err, STATUS_INVALID,
+                         "the JSON of the body holds some %zu values, expected at most %d",
+                         n_values, IMAGE_REQUEST_VALUES_MAX);
     out->root = json_loadb(body, bytes, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &reason);
     if (!out->root)
         return error_set(err, STATUS_INVALID, "the body is no JSON: %s in line %d", reason.text,

@@ -19,6 +19,7 @@
 enum {
     IMAGE_REQUEST_N_MAX = 10,
     IMAGE_REQUEST_PROMPT_BYTES_MAX = 32000, /* as OpenAI's; tokens have their own limit */
+    IMAGE_REQUEST_VALUES_MAX = 1000, /* of the JSON; more than there are fields, few in memory */
     IMAGE_REQUEST_GUIDANCE_MAX = 1000,
     IMAGE_REQUEST_TEMPERATURE_MAX = 1000,
     IMAGE_REQUEST_TOP_K_MAX = 1 << 20,

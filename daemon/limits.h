@@ -23,7 +23,7 @@ enum {
     PIPELINE_STEP_WAIT_MS =
         120 *
         1000, /* from sending a plan to its last result; default of engine_options.step_wait_ms */
-    PIPELINE_IN_FLIGHT_MAX = 60, /* plans sent and not answered; below PLAN_QUEUE_MAX of a stage */
+    PIPELINE_IN_FLIGHT_MAX = 132, /* plans sent and not answered; below PLAN_QUEUE_MAX of a stage */
     REQUEST_LOSSES_MAX = 3, /* times a request goes on after its pipeline was lost; then it fails */
 
     /* Pictures */

@@ -22,7 +22,7 @@ enum { READY_LOOK_MS = 100 };
 struct settings {
     const char *config, *model, *vq, *device, *http, *model_name, *api_key;
     int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
-    int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s;
+    int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
     bool no_confine;
 };
 
@@ -77,6 +77,8 @@ static const struct option table[] = {
      .max = 86400, .help = "for one step of all stages; then a worker is lost"},
     {"load-wait-s", "S", OPTION_INT, SETTING(load_wait_s), .default_value = "600", .min = 1,
      .max = 86400, .help = "for a worker to load its weights"},
+    {"request-wait-s", "S", OPTION_INT, SETTING(request_wait_s), .default_value = "120", .min = 1,
+     .max = 86400, .help = "for a client's request to arrive whole; then its connection ends"},
     {"stall-limit-s", "S", OPTION_INT, SETTING(stall_limit_s), .default_value = "120", .min = 1,
      .max = 86400, .help = "/health is 503 when work runs and no token came for so long"},
     {"no-confine", NULL, OPTION_FLAG, SETTING(no_confine), .heading = "Other",
@@ -126,6 +128,7 @@ static enum status start_http(struct service *service, const struct settings *se
                                 .model_name = settings->model_name ? settings->model_name
                                                                    : service->model->name,
                                 .key = settings->api_key ? &service->key : NULL,
+                                .request_wait_s = settings->request_wait_s,
                                 .stall_limit_s = settings->stall_limit_s};
     return http_server_start(&service->http, &http, err);
 }

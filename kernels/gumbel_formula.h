@@ -62,8 +62,8 @@ GUMBEL_INLINE void gumbel_philox_round(GUMBEL_U64 c[4], uint32_t k0, uint32_t k1
     c[3] = p0 & 0xffffffffull;
 }
 
-/* -log(-log(u)), u as sample.h says. */
-GUMBEL_INLINE GUMBEL_F64 gumbel_noise(GUMBEL_U64 id, const struct gumbel_place *place)
+/* The 24 bits of a token's random word that u is made of. */
+GUMBEL_INLINE GUMBEL_U64 gumbel_bits(GUMBEL_U64 id, const struct gumbel_place *place)
 {
     const GUMBEL_U64 zero = id ^ id;
     GUMBEL_U64 c[4] = {id >> 2, zero + (uint64_t)place->ordinal, zero + (uint64_t)place->picture_index,
@@ -74,7 +74,13 @@ GUMBEL_INLINE GUMBEL_F64 gumbel_noise(GUMBEL_U64 id, const struct gumbel_place *
     GUMBEL_U64 word = zero;
     for (uint64_t i = 0; i < 4; i++)
         word |= c[i] & -((((id & 3ull) ^ i) - 1ull) >> 63); /* all ones where id % 4 is i */
-    GUMBEL_F64 u = (gumbel_to_double(word >> 8) + 0.5) * (1.0 / 16777216.0);
+    return word >> 8;
+}
+
+/* -log(-log(u)), u as sample.h says. */
+GUMBEL_INLINE GUMBEL_F64 gumbel_noise(GUMBEL_U64 id, const struct gumbel_place *place)
+{
+    GUMBEL_F64 u = (gumbel_to_double(gumbel_bits(id, place)) + 0.5) * (1.0 / 16777216.0);
     return -gumbel_log(-gumbel_log(u));
 }
 

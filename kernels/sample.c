@@ -2,8 +2,8 @@
  * sample.c - from logits to tokens, each request on one thread, or handed to the device.
  *
  * On the CPU one pass gathers the allowed logits after guidance; the k-th largest is found by
- * counting digits (exact, no sorting); the noise is computed for the kept ones only, sixteen at a
- * time.
+ * counting (exact, no sorting); a bound of logit and noise rules out nearly all of the kept ones,
+ * and the noise itself is computed for the rest.
  */
 #include "kernels/sample.h"
 
@@ -17,14 +17,14 @@
 #include "kernels/device.h"
 #include "kernels/sample_launch.h"
 
-enum { DIGIT_BITS = 11, N_DIGITS = 1 << DIGIT_BITS };
-
 struct work {
     const struct sample_request *requests;
     int n_requests;
     int32_t *ids;
     struct stream *stream;
     gumbel_function gumbel;
+    bound_function bound;
+    kth_function kth;
     guide_function guide;
     int failed_request; /* the smallest that failed, or n_requests */
 };
@@ -33,7 +33,7 @@ struct work {
 struct candidates {
     float *logits;
     int32_t *ids;
-    uint32_t *keys;
+    float *bounds; /* of what each may come to */
     int n;
     int32_t bad_id; /* an id with NaN */
 };
@@ -113,67 +113,19 @@ static enum sample_outcome gather_all(struct candidates *c, const struct sample_
     return SAMPLE_OK;
 }
 
-/* Whole numbers in the order of the floats. */
-static uint32_t order_key(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof(bits));
-    return bits ^ (bits >> 31 ? 0xffffffffu : 0x80000000u);
-}
-
-/* Counts a digit of all keys and returns the one that holds the k-th largest; *k becomes its rank
- * within the digit. */
-static uint32_t find_digit(const uint32_t *keys, int n, int shift, int *k)
-{
-    uint32_t counts[2][N_DIGITS] = {{0}};
-    const uint32_t mask = N_DIGITS - 1;
-    for (int i = 0; i < n; i++)
-        counts[i & 1][keys[i] >> shift & mask]++; /* two tables: neighbours often share a digit */
-    uint32_t digit = N_DIGITS - 1;
-    for (;; digit--) {
-        int here = (int)(counts[0][digit] + counts[1][digit]);
-        if (*k <= here)
-            return digit;
-        *k -= here;
-    }
-}
-
-static int keep_digit(uint32_t *keys, int n, int shift, uint32_t digit)
-{
-    int kept = 0;
-    for (int i = 0; i < n; i++) {
-        uint32_t key = keys[i];
-        keys[kept] = key;
-        kept += (key >> shift & (N_DIGITS - 1)) == digit;
-    }
-    return kept;
-}
-
-/* The key of the k-th largest logit: digits of 11, 11 and 10 bits from the top. */
-static uint32_t kth_key(struct candidates *c, int k)
-{
-    int n = c->n;
-    for (int i = 0; i < n; i++)
-        c->keys[i] = order_key(c->logits[i]);
-    for (int shift = 32 - DIGIT_BITS;; shift = shift > DIGIT_BITS ? shift - DIGIT_BITS : 0) {
-        uint32_t digit = find_digit(c->keys, n, shift, &k);
-        n = keep_digit(c->keys, n, shift, digit);
-        if (shift == 0 || n == 1)
-            return c->keys[0];
-    }
-}
-
-static void keep_largest(struct candidates *c, int k)
+static void keep_largest(struct candidates *c, int k, kth_function kth)
 {
     if (k < 1 || k >= c->n)
         return;
-    uint32_t least = kth_key(c, k);
+    float *logits = c->logits, least;
+    int32_t *ids = c->ids;
+    kth(&least, logits, c->n, k);
     int kept = 0;
     for (int i = 0; i < c->n; i++) {
-        float logit = c->logits[i];
-        c->logits[kept] = logit;
-        c->ids[kept] = c->ids[i];
-        kept += order_key(logit) >= least;
+        float logit = logits[i];
+        logits[kept] = logit;
+        ids[kept] = ids[i];
+        kept += logit >= least;
     }
     c->n = kept;
 }
@@ -197,24 +149,67 @@ static struct best largest_logit(const struct candidates *c)
     return best;
 }
 
-static struct best draw(const struct candidates *c, const struct sample_request *r,
-                        gumbel_function gumbel)
+/* A draw on its way: those that may still win are weighed sixteen at a time. */
+struct contest {
+    const struct candidates *c;
+    double temperature;
+    struct gumbel_place place;
+    gumbel_function gumbel;
+    int pending[GUMBEL_LANES], n_pending;
+    struct best best;
+};
+
+static void weigh_pending(struct contest *contest)
 {
-    struct best best = {-INFINITY, INT32_MAX};
-    const struct gumbel_place place = {{(uint32_t)r->seed, (uint32_t)(r->seed >> 32)},
-                                       r->ordinal,
-                                       r->picture_index,
-                                       SAMPLE_DOMAIN_TOKEN};
-    for (int i = 0; i < c->n; i += GUMBEL_LANES) {
-        int32_t ids[GUMBEL_LANES] = {0};
-        double noise[GUMBEL_LANES];
-        int n = c->n - i < GUMBEL_LANES ? c->n - i : GUMBEL_LANES;
-        memcpy(ids, c->ids + i, (size_t)n * sizeof(ids[0]));
-        gumbel(noise, ids, &place);
-        for (int j = 0; j < n; j++)
-            offer(&best, (double)c->logits[i + j] / (double)r->temperature + noise[j], ids[j]);
+    const struct candidates *c = contest->c;
+    int32_t ids[GUMBEL_LANES] = {0};
+    double noise[GUMBEL_LANES];
+    for (int i = 0; i < contest->n_pending; i++)
+        ids[i] = c->ids[contest->pending[i]];
+    contest->gumbel(noise, ids, &contest->place);
+    for (int i = 0; i < contest->n_pending; i++) {
+        double logit = (double)c->logits[contest->pending[i]];
+        offer(&contest->best, logit / contest->temperature + noise[i], ids[i]);
     }
-    return best;
+    contest->n_pending = 0;
+}
+
+static void enter(struct contest *contest, int candidate)
+{
+    contest->pending[contest->n_pending++] = candidate;
+    if (contest->n_pending == GUMBEL_LANES)
+        weigh_pending(contest);
+}
+
+/* Once a few have been weighed, hardly a bound reaches the best of them. */
+static void enter_likely(struct contest *contest, float inverse_temperature, bound_function bound)
+{
+    const struct candidates *c = contest->c;
+    bound(c->bounds, c->logits, c->ids, c->n, inverse_temperature, &contest->place);
+    for (int i = 0; i < c->n; i++)
+        if ((double)c->bounds[i] >= contest->best.value)
+            enter(contest, i);
+}
+
+static struct best draw(const struct candidates *c, const struct sample_request *r,
+                        const struct work *w)
+{
+    struct contest contest = {.c = c,
+                              .temperature = (double)r->temperature,
+                              .place = {{(uint32_t)r->seed, (uint32_t)(r->seed >> 32)},
+                                        r->ordinal,
+                                        r->picture_index,
+                                        SAMPLE_DOMAIN_TOKEN},
+                              .gumbel = w->gumbel,
+                              .best = {-INFINITY, INT32_MAX}};
+    if (c->n > GUMBEL_LANES && isnormal(1.0f / r->temperature))
+        enter_likely(&contest, 1.0f / r->temperature, w->bound);
+    else
+        for (int i = 0; i < c->n; i++)
+            enter(&contest, i);
+    if (contest.n_pending > 0)
+        weigh_pending(&contest);
+    return contest.best;
 }
 
 static enum sample_outcome sample_one(struct work *w, int index, int thread_index, int32_t *bad_id)
@@ -225,9 +220,8 @@ static enum sample_outcome sample_one(struct work *w, int index, int thread_inde
     float *scratch = stream_scratch(w->stream, thread_index, 3 * room * sizeof(float));
     if (!scratch)
         return SAMPLE_NOMEM;
-    struct candidates c = {.logits = scratch,
-                           .ids = (int32_t *)(scratch + room),
-                           .keys = (uint32_t *)(scratch + 2 * room)};
+    struct candidates c = {
+        .logits = scratch, .ids = (int32_t *)(scratch + room), .bounds = scratch + 2 * room};
     enum sample_outcome outcome = r->listed ? gather_listed(&c, r) : gather_all(&c, r, w->guide);
     *bad_id = c.bad_id;
     if (outcome != SAMPLE_OK)
@@ -236,8 +230,8 @@ static enum sample_outcome sample_one(struct work *w, int index, int thread_inde
     if (r->temperature == 0) {
         best = largest_logit(&c);
     } else {
-        keep_largest(&c, r->top_k);
-        best = draw(&c, r, w->gumbel);
+        keep_largest(&c, r->top_k, w->kth);
+        best = draw(&c, r, w);
     }
     if (best.value == -INFINITY)
         return SAMPLE_NONE;
@@ -281,8 +275,9 @@ static enum status sample_on_host(int32_t *ids, const struct sample_request *req
                                   int n_requests, struct stream *stream, struct error *err)
 {
     enum code_path path = stream_code_path(stream);
-    struct work work = {requests,        n_requests,     ids,       stream,
-                        gumbel_of(path), guide_of(path), n_requests};
+    struct work work = {requests,     n_requests,      ids,
+                        stream,       gumbel_of(path), bound_of(path),
+                        kth_of(path), guide_of(path),  n_requests};
     if (n_requests == 1)
         sample_share(&work, 0, 1);
     else if (n_requests > 1)

@@ -6,6 +6,7 @@
 #include "kernels/test_tools.h"
 
 #include "base/philox.h"
+#include "kernels/cpu/gumbel.h"
 #include "kernels/sample.h"
 
 static int32_t draw(const struct sample_request *request, enum code_path path)
@@ -56,10 +57,56 @@ static void check_definition(enum code_path path)
     free(logits);
 }
 
+/* Numbers at the ends of what floats hold, where a bound that is rounded down would lose the
+ * winner. */
+static void check_extremes(enum code_path path)
+{
+    static const float scales[] = {1e-30f, 1, 1e4f, 1e38f},
+                       temperatures[] = {1e-40f, 1e-20f, 1, 1e30f};
+    float *logits = test_numbers(200, 3, 33);
+    float scaled[200];
+    uint64_t seed = 78;
+    for (int i = 0; i < 160; i++) {
+        for (int j = 0; j < 200; j++)
+            scaled[j] = j % 5 == i % 5 ? -INFINITY : logits[j] * scales[i % 4];
+        struct sample_request r = {.logits = scaled,
+                                   .n = 200,
+                                   .temperature = temperatures[i / 4 % 4],
+                                   .seed = test_random(&seed)};
+        assert_int_equal(draw(&r, path), plain_draw(&r));
+    }
+    free(logits);
+}
+
+static void check_bounds(enum code_path path)
+{
+    enum { N = 20000 };
+    float *logits = test_numbers(N, 3, 34), *bounds = malloc(N * sizeof(*bounds));
+    int32_t *ids = malloc((N + GUMBEL_LANES) * sizeof(*ids));
+    const struct gumbel_place place = {{5, 6}, 7, 8, SAMPLE_DOMAIN_TOKEN};
+    for (int i = 0; i < N + GUMBEL_LANES; i++)
+        ids[i] = 3 * i;
+    bound_of(path)(bounds, logits, ids, N - 3, 1 / 0.7f, &place);
+    for (int i = 0; i < N - 3; i += GUMBEL_LANES) {
+        double noise[GUMBEL_LANES];
+        gumbel_of(path)(noise, ids + i, &place);
+        for (int j = 0; j < GUMBEL_LANES && i + j < N - 3; j++) {
+            double excess = (double)bounds[i + j] - (double)logits[i + j] / (double)0.7f - noise[j];
+            assert_true(excess >= 0);
+            assert_true(excess < (noise[j] > 2 ? 0.15 : 3));
+        }
+    }
+    free(logits);
+    free(bounds);
+    free(ids);
+}
+
 static void test_draw_is_the_written_function(void **state)
 {
     (void)state;
     test_each_path(check_definition);
+    test_each_path(check_extremes);
+    test_each_path(check_bounds);
 }
 
 /* Recorded once from this code; a change of any of them changes every seed's picture. */

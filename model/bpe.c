@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "model/json_fields.h"
 #include "model/text_buffer.h"
 #include "model/utf8.h"
 
@@ -56,8 +57,7 @@ static enum status read_affix(const json_t *model, const char *name, char *text,
     if (!field || json_is_null(field))
         return STATUS_OK;
     if (!json_is_string(field) || json_string_length(field) > BPE_AFFIX_BYTES_MAX)
-        return error_set(err, STATUS_INVALID, "'%s' is no string of at most %d bytes", name,
-                         BPE_AFFIX_BYTES_MAX);
+        return json_fields_refuse(name, field, "a string of at most 64 bytes", err);
     *bytes = json_string_length(field);
     memcpy(text, json_string_value(field), *bytes);
     return STATUS_OK;
@@ -67,7 +67,7 @@ static enum status read_flag(const json_t *model, const char *name, bool *flag, 
 {
     const json_t *field = json_object_get(model, name);
     if (field && !json_is_null(field) && !json_is_boolean(field))
-        return error_set(err, STATUS_INVALID, "'%s' is no boolean", name);
+        return json_fields_refuse(name, field, "true or false", err);
     *flag = json_is_true(field);
     return STATUS_OK;
 }
@@ -79,7 +79,7 @@ static enum status read_unknown(struct bpe *bpe, const json_t *model, struct err
     if (!field || json_is_null(field))
         return STATUS_OK;
     if (!json_is_string(field))
-        return error_set(err, STATUS_INVALID, "'unk_token' is no string");
+        return json_fields_refuse("unk_token", field, "a string", err);
     bpe->unknown =
         name_map_get(bpe->vocabulary, json_string_value(field), json_string_length(field));
     if (bpe->unknown < 0)
@@ -91,8 +91,10 @@ static enum status read_unknown(struct bpe *bpe, const json_t *model, struct err
 static enum status read_options(struct bpe *bpe, const json_t *model, struct error *err)
 {
     const json_t *dropout = json_object_get(model, "dropout");
-    if (dropout && !json_is_null(dropout) && json_number_value(dropout) != 0)
-        return error_set(err, STATUS_UNSUPPORTED, "'dropout' is not supported, expected null");
+    bool drops = json_is_number(dropout) ? json_number_value(dropout) != 0
+                                         : dropout && !json_is_null(dropout);
+    if (drops)
+        return json_fields_refuse("dropout", dropout, "null or 0", err);
     enum status st =
         read_affix(model, "continuing_subword_prefix", bpe->prefix, &bpe->prefix_bytes, err);
     if (st == STATUS_OK)
@@ -136,7 +138,9 @@ static enum status read_parts(const json_t *merge, struct part parts[2], struct 
             return STATUS_OK;
         }
     }
-    return error_set(err, STATUS_INVALID, "neither \"a b\" nor [\"a\", \"b\"]");
+    char found[JSON_FIELDS_TEXT_BYTES];
+    return error_set(err, STATUS_INVALID, "%s, expected \"a b\" or [\"a\", \"b\"]",
+                     json_fields_describe(found, merge));
 }
 
 /* The ids of both parts and of what they make. The right part's prefix goes away in the result. */
@@ -175,7 +179,7 @@ static enum status read_merges(struct bpe *bpe, const json_t *model, struct erro
 {
     const json_t *list = json_object_get(model, "merges");
     if (!json_is_array(list))
-        return error_set(err, STATUS_INVALID, "'merges' is no list");
+        return json_fields_refuse("merges", list, "an array", err);
     size_t n = json_array_size(list);
     bpe->merged = calloc(n ? n : 1, sizeof(*bpe->merged));
     if (!bpe->merged)

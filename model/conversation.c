@@ -152,15 +152,17 @@ static enum status read_files(struct conversation *c, const json_t *images, stru
         return STATUS_OK;
     size_t n = json_array_size(images);
     if (!json_is_array(images) || n > CONVERSATION_PICTURES_MAX)
-        return error_set(err, STATUS_INVALID, "'images' is no list of at most %d file names",
-                         CONVERSATION_PICTURES_MAX);
+        return json_fields_refuse("images", images, "an array of at most 64 file names", err);
     c->files = calloc(n ? n : 1, sizeof(*c->files));
     if (!c->files)
         return error_set(err, STATUS_NOMEM, "cannot allocate %zu file names", n);
     for (size_t i = 0; i < n; i++) {
         const char *file = json_string_value(json_array_get(images, i));
         if (!file || !*file)
-            return error_set(err, STATUS_INVALID, "'images' entry %zu is no file name", i);
+            return error_wrap(err,
+                              json_fields_refuse("file name", json_array_get(images, i),
+                                                 "a string that is not empty", err),
+                              "'images' entry %zu", i);
         c->files[i] = strdup(file);
         if (!c->files[i])
             return error_set(err, STATUS_NOMEM, "cannot allocate a file name");
@@ -185,7 +187,7 @@ static enum status check_turns(const json_t *qas, int *n_marks, struct error *er
 {
     size_t n = json_array_size(qas);
     if (n == 0)
-        return error_set(err, STATUS_INVALID, "'qas' is no list of [question, answer]");
+        return json_fields_refuse("qas", qas, "an array of [question, answer]", err);
     for (size_t i = 0; i < n; i++) {
         const json_t *pair = json_array_get(qas, i);
         const json_t *question = json_array_get(pair, 0);

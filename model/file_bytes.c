@@ -11,6 +11,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+static const char *kind_name(mode_t mode)
+{
+    return S_ISDIR(mode)    ? "a folder"
+           : S_ISFIFO(mode) ? "a pipe"
+           : S_ISSOCK(mode) ? "a socket"
+                            : "a device";
+}
+
 /* O_NONBLOCK: opening a pipe without a writer must not wait. It has no effect on regular files. */
 static enum status open_regular(int *fd, size_t *n_bytes, const char *path, struct error *err)
 {
@@ -24,7 +32,8 @@ static enum status open_regular(int *fd, size_t *n_bytes, const char *path, stru
     if (fstat(*fd, &info) != 0)
         st = error_set_errno(err, STATUS_IO, errno, "cannot look at '%s'", path);
     else if (!S_ISREG(info.st_mode))
-        st = error_set(err, STATUS_INVALID, "'%s' is not a regular file", path);
+        st = error_set(err, STATUS_INVALID, "'%s' is %s, expected a regular file", path,
+                       kind_name(info.st_mode));
     if (st != STATUS_OK) {
         close(*fd);
         return st;

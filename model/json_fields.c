@@ -5,29 +5,79 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <string.h>
 
-enum status json_fields_parse(json_t **root, const void *text, size_t bytes, const char *name,
-                              struct error *err)
+size_t json_fields_count_values(const void *text, size_t bytes)
+{
+    const char *c = text, *end = c + bytes;
+    bool in_string = false;
+    size_t n = 0;
+    for (; c < end; c++) {
+        if (in_string && *c == '\\')
+            c++;
+        else if (*c == '"')
+            in_string = !in_string;
+        else if (!in_string)
+            n += *c == '{' || *c == '[' || *c == ',';
+    }
+    return n;
+}
+
+/* What jansson would say less plainly, and what it would take too much memory for. */
+static enum status check_text(const void *text, size_t bytes, const char *name, struct error *err)
+{
+    if (bytes == 0)
+        return error_set(err, STATUS_INVALID, "'%s' is no JSON: it is empty", name);
+    if (bytes >= 3 && memcmp(text, "\xef\xbb\xbf", 3) == 0)
+        return error_set(err, STATUS_INVALID,
+                         "'%s' is no JSON: it begins with a byte order mark, expected '{'", name);
+    size_t n = json_fields_count_values(text, bytes);
+    if (n > JSON_FIELDS_VALUES_MAX)
+        return error_set(err, STATUS_INVALID, "'%s' holds some %zu values, expected at most %d",
+                         name, n, JSON_FIELDS_VALUES_MAX);
+    return STATUS_OK;
+}
+
+enum status json_fields_load(json_t **root, const void *text, size_t bytes, const char *name,
+                             struct error *err)
 {
     json_error_t problem;
+    *root = NULL;
+    enum status st = check_text(text, bytes, name, err);
+    if (st != STATUS_OK)
+        return st;
     *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &problem);
     if (!*root)
         return error_set(err, STATUS_INVALID, "'%s' is no JSON: line %d, column %d: %s", name,
                          problem.line, problem.column, problem.text);
-    if (!json_is_object(*root)) {
+    return STATUS_OK;
+}
+
+enum status json_fields_parse(json_t **root, const void *text, size_t bytes, const char *name,
+                              struct error *err)
+{
+    enum status st = json_fields_load(root, text, bytes, name, err);
+    if (st == STATUS_OK && !json_is_object(*root)) {
         char found[JSON_FIELDS_TEXT_BYTES];
         json_fields_describe(found, *root);
         json_decref(*root);
         *root = NULL;
         return error_set(err, STATUS_INVALID, "'%s' holds %s, expected an object", name, found);
     }
-    return STATUS_OK;
+    return st;
+}
+
+/* 64.0 is no 64 where an integer is expected. */
+static void describe_real(char text[JSON_FIELDS_TEXT_BYTES], double real)
+{
+    int n = snprintf(text, JSON_FIELDS_TEXT_BYTES, "%.9g", real);
+    if (!strpbrk(text, ".e"))
+        snprintf(text + n, JSON_FIELDS_TEXT_BYTES - (size_t)n, ".0");
 }
 
 const char *json_fields_describe(char text[JSON_FIELDS_TEXT_BYTES], const json_t *value)
 {
     const char *plain[] = {[JSON_OBJECT] = "an object",
-                           [JSON_ARRAY] = "an array",
                            [JSON_TRUE] = "true",
                            [JSON_FALSE] = "false",
                            [JSON_NULL] = "null"};
@@ -38,10 +88,20 @@ const char *json_fields_describe(char text[JSON_FIELDS_TEXT_BYTES], const json_t
     else if (json_is_integer(value))
         snprintf(text, JSON_FIELDS_TEXT_BYTES, "%lld", (long long)json_integer_value(value));
     else if (json_is_real(value))
-        snprintf(text, JSON_FIELDS_TEXT_BYTES, "%.9g", json_real_value(value));
+        describe_real(text, json_real_value(value));
+    else if (json_is_array(value))
+        snprintf(text, JSON_FIELDS_TEXT_BYTES, "an array of %zu", json_array_size(value));
     else
         snprintf(text, JSON_FIELDS_TEXT_BYTES, "%s", plain[json_typeof(value)]);
     return text;
+}
+
+enum status json_fields_refuse(const char *what, const json_t *value, const char *expected,
+                               struct error *err)
+{
+    char found[JSON_FIELDS_TEXT_BYTES];
+    return error_set(err, STATUS_INVALID, "'%s' is %s, expected %s", what,
+                     json_fields_describe(found, value), expected);
 }
 
 bool json_fields_has(const struct json_fields *fields, const char *key)

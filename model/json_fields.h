@@ -19,7 +19,22 @@
  */
 enum { JSON_FIELDS_GROWTH = 75 };
 
-/* Parses an object; the caller ends *root with json_decref(). On error *root is NULL. */
+/*
+ * Values of one text, as json_fields_count_values() counts them: a tokenizer of a million names and
+ * a million merges has some four million. Each takes about 100 bytes, so that 64 MiB of "{},{},..."
+ * are refused before they become 5 GB.
+ */
+enum { JSON_FIELDS_VALUES_MAX = 5 << 20 };
+
+/* '{', '[' and ',' outside of strings: at least as many as there are values and keys, but for one.
+ * Any bytes are legal. */
+size_t json_fields_count_values(const void *text, size_t bytes);
+
+/* Parses an object or array; the caller ends *root with json_decref(). On error *root is NULL. */
+enum status json_fields_load(json_t **root, const void *text, size_t bytes, const char *name,
+                             struct error *err);
+
+/* The same of an object alone. */
 enum status json_fields_parse(json_t **root, const void *text, size_t bytes, const char *name,
                               struct error *err);
 
@@ -30,10 +45,14 @@ struct json_fields {
     const char *path;
 };
 
-/* What a value is, for error texts: "null", "the string 'abc'", "17", "an object", in the caller's
- * storage. */
+/* What a value is, for error texts: "null", "the string 'abc'", "17", "an array of 3", in the
+ * caller's storage. */
 enum { JSON_FIELDS_TEXT_BYTES = 96 };
 const char *json_fields_describe(char text[JSON_FIELDS_TEXT_BYTES], const json_t *value);
+
+/* STATUS_INVALID: "'what' is FOUND, expected EXPECTED". The caller puts the file in front. */
+enum status json_fields_refuse(const char *what, const json_t *value, const char *expected,
+                               struct error *err);
 
 /* True when the key is there and not null. */
 bool json_fields_has(const struct json_fields *fields, const char *key);

@@ -3,10 +3,12 @@
  */
 #include "model/mgpt_json.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "model/file_bytes.h"
 #include "model/json_fields.h"
@@ -123,11 +125,14 @@ enum status mgpt_settings_load(struct mgpt_settings *out, const char *folder, st
     if (asprintf(&path, "%s/mgpt.json", folder) < 0)
         return error_set(err, STATUS_NOMEM, "cannot allocate the path of mgpt.json in '%s'",
                          folder);
-    enum status st = file_bytes_read(&text, &bytes, path, MGPT_JSON_BYTES_MAX, err);
-    if (st == STATUS_NOT_FOUND)
-        st = STATUS_OK;
-    else if (st == STATUS_OK)
-        st = mgpt_settings_parse(out, text, bytes, path, err);
+    struct stat info;
+    enum status st = STATUS_OK;
+    /* A link that leads nowhere is there: opening it says what is wrong. */
+    if (lstat(path, &info) == 0 || errno != ENOENT) {
+        st = file_bytes_read(&text, &bytes, path, MGPT_JSON_BYTES_MAX, err);
+        if (st == STATUS_OK)
+            st = mgpt_settings_parse(out, text, bytes, path, err);
+    }
     free(text);
     free(path);
     return st;

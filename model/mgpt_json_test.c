@@ -42,6 +42,19 @@ static void defaults_and_values(void **state)
     test_folder_remove(&folder);
 }
 
+static void a_link_that_leads_nowhere(void **state)
+{
+    (void)state;
+    struct test_folder folder;
+    struct mgpt_settings s;
+    struct error err = {0};
+    test_folder_make(&folder);
+    assert_int_equal(symlink("nowhere", test_folder_path(&folder, "mgpt.json")), 0);
+    assert_int_equal(mgpt_settings_load(&s, folder.path, &err), STATUS_NOT_FOUND);
+    assert_non_null(strstr(err.text, "mgpt.json': no such file"));
+    test_folder_remove(&folder);
+}
+
 static void refused(void **state)
 {
     (void)state;
@@ -87,6 +100,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_and_values),
+        cmocka_unit_test(a_link_that_leads_nowhere),
         cmocka_unit_test(refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,8 @@
 
 #include "model/pickle_machine.h"
 
+enum { PROTOCOL_MAX = 5 };
+
 /* A decimal number of a line; *fits is false when it is none of 64 bits. */
 static void parse_decimal(struct pickle_text line, int64_t *out, bool *fits)
 {
@@ -126,6 +128,15 @@ static enum status skip_number(struct pickle_machine *m, int n_bytes)
 {
     uint64_t ignored;
     return pickle_machine_take_number(m, n_bytes, &ignored);
+}
+
+static enum status protocol(struct pickle_machine *m)
+{
+    uint64_t version = 0;
+    enum status st = pickle_machine_take_number(m, 1, &version);
+    return st == STATUS_OK && version > PROTOCOL_MAX
+               ? pickle_machine_fail(m, "a protocol that is unknown, expected at most 5")
+               : st;
 }
 
 static enum status push_global(struct pickle_machine *m, struct pickle_text module,
@@ -429,7 +440,7 @@ static enum status step(struct pickle_machine *m)
 {
     switch (m->op) {
     case 0x80: /* PROTO */
-        return skip_number(m, 1);
+        return protocol(m);
     case 0x95: /* FRAME */
         return skip_number(m, 8);
     case '(':
@@ -492,6 +503,10 @@ static enum status run(struct pickle_machine *m)
             enum status st = pickle_machine_need(m, 1);
             if (st == STATUS_OK)
                 m->pickle->root = pickle_machine_pop(m);
+            if (st == STATUS_OK && m->at < m->end)
+                st = error_set(m->err, STATUS_INVALID,
+                               "'%s' has %zu bytes behind its stop, expected none", m->pickle->name,
+                               (size_t)(m->end - m->at));
             return st;
         }
         if (m->n_ops++ >= PICKLE_OPS_MAX)

@@ -147,6 +147,8 @@ static const struct {
     {BYTES("Sabc\n."), {"no quotes"}},
     {BYTES("S'\n."), {"no quotes"}},
     {BYTES("I12"), {"no end"}},
+    {BYTES("\x80\x06N."), {"protocol", "at most 5"}},
+    {BYTES("N.."), {"1 bytes behind its stop"}},
 };
 
 static void refused_pickles(void **state)
@@ -345,7 +347,8 @@ static void wrong_tensors(void **state)
         {BYTES("N."), "found None, expected a tensor"},
         {BYTES("cx\nC\n)R."), "an object of another class"},
         {BYTES("ctorch._utils\n_rebuild_tensor_v2\n)R."), "description"},
-        {BYTES(TENSOR("N", "K\0", "(K\1t", "(K\1t")), "storage is not a storage"},
+        {BYTES(TENSOR("N", "K\0", "(K\1t", "(K\1t")),
+         "the tensor's storage is None, expected a storage"},
         {BYTES(TENSOR("(U\7storageNU\1"
                       "0U\3cpuK\1tQ",
                       "K\0", "(K\1t", "(K\1t")),
@@ -359,10 +362,11 @@ static void wrong_tensors(void **state)
          "offset"},
         {BYTES(TENSOR(STORAGE("FloatStorage", "0", "K\1"), "N", "(K\1t", "(K\1t")), "offset"},
         {BYTES(TENSOR(STORAGE("FloatStorage", "0", "K\1"), "K\0", "N", "(K\1t")), "size"},
-        {BYTES(TENSOR(STORAGE("FloatStorage", "0", "K\1"), "K\0", "(K\1Nt", "(K\1t")), "size"},
+        {BYTES(TENSOR(STORAGE("FloatStorage", "0", "K\1"), "K\0", "(K\1Nt", "(K\1t")),
+         "size has None, expected integers"},
         {BYTES(
              TENSOR(STORAGE("FloatStorage", "0", "K\1"), "K\0", "(K\1J\xff\xff\xff\xfft", "(K\1t")),
-         "size"},
+         "size has -1, expected integers of at least 0"},
         {BYTES(TENSOR(STORAGE("FloatStorage", "0", "K\1"), "K\0", "(K\1K\1K\1K\1K\1K\1K\1K\1K\1t",
                       "(K\1t")),
          "at most 8"},

@@ -138,7 +138,9 @@ static enum status take_storage(struct pickle_tensor *out, const struct pickle *
 {
     const struct pickle_value *value = &pickle->values[storage];
     if (value->kind != PICKLE_STORAGE)
-        return wrong(pickle, "storage", "a storage of torch", err);
+        return error_set(err, STATUS_INVALID,
+                         "'%s': the tensor's storage is %s, expected a storage of torch",
+                         pickle->name, pickle_kind_name(value->kind));
     const struct pickle_value *type = &pickle->values[pickle_item(pickle, value->args, 1)];
     if (type->kind != PICKLE_GLOBAL)
         return wrong(pickle, "storage type", "a class", err);
@@ -162,9 +164,16 @@ static enum status take_sizes(int64_t out[TENSOR_RANK_MAX], int *rank, const str
         pickle_count(pickle, sizes) > TENSOR_RANK_MAX)
         return wrong(pickle, part, "a tuple of at most 8 integers", err);
     *rank = (int)pickle_count(pickle, sizes);
-    for (int i = 0; i < *rank; i++)
-        if (!pickle_as_int(pickle, pickle_item(pickle, sizes, (size_t)i), &out[i]) || out[i] < 0)
-            return wrong(pickle, part, "made of integers of at least 0", err);
+    for (int i = 0; i < *rank; i++) {
+        pickle_id size = pickle_item(pickle, sizes, (size_t)i);
+        if (!pickle_as_int(pickle, size, &out[i]))
+            return error_set(err, STATUS_INVALID, "'%s': the tensor's %s has %s, expected integers",
+                             pickle->name, part, pickle_kind_name(pickle_kind(pickle, size)));
+        if (out[i] < 0)
+            return error_set(err, STATUS_INVALID,
+                             "'%s': the tensor's %s has %lld, expected integers of at least 0",
+                             pickle->name, part, (long long)out[i]);
+    }
     return STATUS_OK;
 }
 

@@ -17,7 +17,7 @@
 #include "model/file_bytes.h"
 #include "model/picture_codec.h"
 
-enum { QUALITY_DEFAULT = 90, QUALITY_MAX = 100, PATH_BYTES_MAX = 4096 };
+enum { QUALITY_DEFAULT = 90, QUALITY_MAX = 100, PATH_BYTES_MAX = 4096, BEGIN_BYTES = 4 };
 
 enum status picture_check_size(const struct picture_limits *limits, int64_t width, int64_t height,
                                struct error *err)
@@ -47,6 +47,15 @@ static picture_reader find_reader(const uint8_t *bytes, size_t n_bytes)
     return NULL;
 }
 
+static enum status refuse_kind(const uint8_t *bytes, size_t n_bytes, struct error *err)
+{
+    char begin[3 * BEGIN_BYTES + 1] = "";
+    for (size_t i = 0; i < BEGIN_BYTES && i < n_bytes; i++)
+        snprintf(begin + 3 * i, 4, " %02x", bytes[i]);
+    return error_set(err, STATUS_UNSUPPORTED,
+                     "the picture is no PNG, JPEG or WebP: it begins with%s", begin);
+}
+
 enum status picture_read(struct picture **out, const void *bytes, size_t n_bytes,
                          const struct picture_limits *limits, struct error *err)
 {
@@ -61,7 +70,7 @@ enum status picture_read(struct picture **out, const void *bytes, size_t n_bytes
                          n_bytes, limits->bytes_max);
     picture_reader reader = find_reader(bytes, n_bytes);
     if (!reader)
-        return error_set(err, STATUS_UNSUPPORTED, "the picture is no PNG, JPEG or WebP");
+        return refuse_kind(bytes, n_bytes, err);
     int orientation;
     enum status st = reader(out, &orientation, bytes, n_bytes, limits, err);
     if (st == STATUS_OK)

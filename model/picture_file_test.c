@@ -13,7 +13,9 @@
 
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "model/file_bytes.h"
 #include "model/picture_file.h"
@@ -284,7 +286,7 @@ static void test_limits_and_lying_headers(void **state)
 
     expect_refusal((const uint8_t *)"", 0, NULL, STATUS_INVALID, "empty");
     expect_refusal((const uint8_t *)"GIF89a...........", 16, NULL, STATUS_UNSUPPORTED,
-                   "no PNG, JPEG or WebP");
+                   "no PNG, JPEG or WebP: it begins with 47 49 46 38");
     expect_refusal((const uint8_t *)"\x89PNG\r\n\x1a\n", 8, NULL, STATUS_INVALID, "PNG:");
     expect_refusal((const uint8_t *)"\xff\xd8\xff", 3, NULL, STATUS_INVALID, "JPEG:");
     expect_refusal((const uint8_t *)"RIFF\xff\xff\xff\x7fWEBPVP8 ", 16, NULL, STATUS_INVALID,
@@ -292,6 +294,53 @@ static void test_limits_and_lying_headers(void **state)
     assert_int_equal(picture_create(&out, 0, 1, 3, NULL), STATUS_INVALID);
     assert_int_equal(picture_create(&out, 65535, 65535, 4, NULL), STATUS_INVALID);
     assert_int_equal(picture_create(&out, 1, 1, 5, NULL), STATUS_INVALID);
+}
+
+static void put_32(uint8_t *to, uint32_t value)
+{
+    for (int i = 0; i < 4; i++)
+        to[i] = (uint8_t)(value >> (24 - 8 * i));
+}
+
+static double cpu_seconds(void)
+{
+    return (double)clock() / CLOCKS_PER_SEC;
+}
+
+/* Packed texts and profiles that nobody asked for are not unpacked: reading a PNG with a hundred of
+ * them takes less time than unpacking one of each four. */
+static void test_packed_texts_of_a_png_are_passed_over(void **state)
+{
+    (void)state;
+    enum { UNPACKED = 7 << 20, PACKED_MAX = 1 << 16, BOMBS = 100, HEADER = 33 };
+    struct file f = load("plain3.png");
+    uint8_t *zeros = calloc(UNPACKED, 1), *bomb = malloc(PACKED_MAX + 64);
+    uLongf n = PACKED_MAX, unpacked = UNPACKED;
+    memcpy(bomb + 4, "zTXtkey\0\0", 9);
+    assert_int_equal(compress2(bomb + 13, &n, zeros, UNPACKED, 9), Z_OK);
+    put_32(bomb, (uint32_t)n + 5);
+    put_32(bomb + 13 + n, (uint32_t)crc32(0, bomb + 4, (uInt)n + 9));
+    size_t step = n + 17;
+    uint8_t *all = malloc(f.n + BOMBS * step);
+    memcpy(all, f.bytes, HEADER);
+    for (size_t i = 0; i < BOMBS; i++)
+        memcpy(all + HEADER + i * step, bomb, step);
+    memcpy(all + HEADER + BOMBS * step, f.bytes + HEADER, f.n - HEADER);
+    double start = cpu_seconds();
+    for (int i = 0; i < BOMBS / 4; i++)
+        assert_int_equal(uncompress(zeros, &unpacked, bomb + 13, n), Z_OK);
+    double limit = cpu_seconds() - start;
+    struct picture *out;
+    struct error err = {0};
+    start = cpu_seconds();
+    if (picture_read(&out, all, f.n + BOMBS * step, NULL, &err) != STATUS_OK)
+        fail_msg("%s", err.text);
+    assert_true(cpu_seconds() - start < limit);
+    picture_destroy(out);
+    free(all);
+    free(bomb);
+    free(zeros);
+    free(f.bytes);
 }
 
 int main(void)
@@ -305,6 +354,7 @@ int main(void)
         cmocka_unit_test(test_cut_files),
         cmocka_unit_test(test_damaged_files),
         cmocka_unit_test(test_limits_and_lying_headers),
+        cmocka_unit_test(test_packed_texts_of_a_png_are_passed_over),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -56,6 +56,18 @@ static void read_bytes(png_structp png, png_bytep to, size_t n)
     work->n_bytes -= n;
 }
 
+/*
+ * Chunks that change no pixel here are passed over unread: a few KB of a packed text or colour
+ * profile can stand for megabytes.
+ */
+static void ignore_chunks(struct png_work *work)
+{
+    static const png_byte unused[] = "bKGD\0cHRM\0gAMA\0hIST\0iCCP\0iTXt\0oFFs\0pCAL\0pHYs\0sBIT\0"
+                                     "sCAL\0sPLT\0sRGB\0tEXt\0tIME\0zTXt";
+    png_set_keep_unknown_chunks(work->png, PNG_HANDLE_CHUNK_NEVER, NULL, 0);
+    png_set_keep_unknown_chunks(work->png, PNG_HANDLE_CHUNK_NEVER, unused, sizeof(unused) / 5);
+}
+
 /* Everything libpng can hold is made 8-bit grey, grey and alpha, RGB or RGBA. */
 static void ask_for_8_bit(struct png_work *work)
 {
@@ -137,6 +149,7 @@ static enum status read_all(struct png_work *work, const struct picture_limits *
     png_set_user_limits(work->png, PICTURE_SIDE_MAX, PICTURE_SIDE_MAX);
     png_set_chunk_malloc_max(work->png, CHUNK_BYTES_MAX);
     png_set_chunk_cache_max(work->png, CHUNKS_KEPT_MAX);
+    ignore_chunks(work);
     png_set_read_fn(work->png, work, read_bytes);
     png_read_info(work->png, work->info);
     enum status st = prepare_rows(work, limits, err);

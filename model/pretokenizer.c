@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "model/byte_level.h"
+#include "model/json_fields.h"
 #include "model/split.h"
 #include "model/utf8.h"
 
@@ -52,7 +53,7 @@ static enum status read_bool(const json_t *spec, const char *type, const char *n
 {
     const json_t *field = json_object_get(spec, name);
     if (field && !json_is_boolean(field))
-        return error_set(err, STATUS_INVALID, "%s: '%s' is no boolean", type, name);
+        return error_wrap(err, json_fields_refuse(name, field, "true or false", err), "%s", type);
     *value = field ? json_is_true(field) : missing;
     return STATUS_OK;
 }
@@ -87,8 +88,8 @@ static enum status read_split(struct step *step, const json_t *spec, struct erro
     const json_t *literal = json_object_get(pattern, "String");
     const json_t *text = regex ? regex : literal;
     if (!json_is_string(text) || (regex && literal))
-        return error_set(err, STATUS_INVALID,
-                         "Split: 'pattern' is neither {\"Regex\": ...} nor {\"String\": ...}");
+        return json_fields_refuse("Split.pattern", pattern,
+                                  "{\"Regex\": \"...\"} or {\"String\": \"...\"}", err);
     enum status st = read_behavior(spec, "Split", &step->behavior, err);
     if (st == STATUS_OK)
         st = read_bool(spec, "Split", "invert", false, &step->invert, err);
@@ -134,7 +135,7 @@ static enum status read_sequence(struct pretokenizer *p, const json_t *spec, int
 {
     const json_t *list = json_object_get(spec, "pretokenizers");
     if (!json_is_array(list))
-        return error_set(err, STATUS_INVALID, "Sequence: 'pretokenizers' is no list");
+        return json_fields_refuse("Sequence.pretokenizers", list, "an array", err);
     if (depth == NESTING_MAX)
         return error_set(err, STATUS_INVALID, "Sequence: nested more than %d deep", NESTING_MAX);
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -158,7 +159,7 @@ static enum status read_spec(struct pretokenizer *p, const json_t *spec, int dep
 
     const char *type = json_string_value(json_object_get(spec, "type"));
     if (!type)
-        return error_set(err, STATUS_INVALID, "an entry has no 'type'");
+        return json_fields_refuse("type", json_object_get(spec, "type"), "a string", err);
     if (strcmp(type, "Sequence") == 0)
         return read_sequence(p, spec, depth, err);
     for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {

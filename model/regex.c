@@ -5,15 +5,17 @@
 #include "model/regex.h"
 
 #include <pcre2.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "model/regex_syntax.h"
 
-enum { MESSAGE_BYTES = 128, STARTS_PER_CLOCK_READ = 16 };
+enum { MESSAGE_BYTES = 128, PATTERN_SHOWN_BYTES = 100, STARTS_PER_CLOCK_READ = 16 };
 
 struct regex {
     pcre2_code *code;
+    char pattern[PATTERN_SHOWN_BYTES + 1]; /* its beginning, for error texts */
 };
 
 void regex_destroy(struct regex *regex)
@@ -56,6 +58,8 @@ enum status regex_create(struct regex **out, const char *pattern, size_t bytes,
     struct regex *regex = calloc(1, sizeof(*regex));
     if (!regex)
         return error_set(err, STATUS_NOMEM, "cannot allocate a regex");
+    snprintf(regex->pattern, sizeof(regex->pattern), "%.*s",
+             (int)(bytes < PATTERN_SHOWN_BYTES ? bytes : PATTERN_SHOWN_BYTES), pattern);
     struct text_buffer translated = {0};
     enum status st;
     if (syntax == REGEX_LITERAL) {
@@ -70,7 +74,7 @@ enum status regex_create(struct regex **out, const char *pattern, size_t bytes,
             st = compile(regex, translated.bytes, translated.n, syntax, err);
     }
     if (st != STATUS_OK)
-        error_wrap(err, st, "regex '%.*s'", (int)(bytes < 100 ? bytes : 100), pattern);
+        error_wrap(err, st, "regex '%s'", regex->pattern);
     text_buffer_fini(&translated);
     if (st != STATUS_OK) {
         regex_destroy(regex);
@@ -123,25 +127,28 @@ void regex_search_fini(struct regex_search *search)
 
 static enum status match_error(const struct regex_walk *walk, int code, struct error *err)
 {
+    const char *pattern = walk->regex->pattern;
+    char message[MESSAGE_BYTES];
     switch (code) {
     case PCRE2_ERROR_MATCHLIMIT:
     case PCRE2_ERROR_DEPTHLIMIT:
         return error_set(err, STATUS_INVALID,
-                         "a regex needs more than %d steps on this text of %zu bytes",
+                         "regex '%s' needs more than %d steps on this text of %zu bytes", pattern,
                          REGEX_STEPS_MAX, walk->bytes);
     case PCRE2_ERROR_HEAPLIMIT:
         return error_set(err, STATUS_INVALID,
-                         "a regex needs more than %d KiB on this text of %zu bytes",
+                         "regex '%s' needs more than %d KiB on this text of %zu bytes", pattern,
                          REGEX_MEMORY_KIB_MAX, walk->bytes);
     case PCRE2_ERROR_CALLOUT:
         return error_set(err, STATUS_INVALID,
-                         "a regex needs more than %d ms on this text of %zu bytes",
+                         "regex '%s' needs more than %d ms on this text of %zu bytes", pattern,
                          REGEX_TIME_MS_MAX, walk->bytes);
     case PCRE2_ERROR_NOMEMORY:
-        return error_set(err, STATUS_NOMEM, "a regex ran out of memory");
+        return error_set(err, STATUS_NOMEM, "regex '%s' ran out of memory", pattern);
     default:
-        return error_set(err, STATUS_INVALID, "a regex failed on this text of %zu bytes (PCRE2 %d)",
-                         walk->bytes, code);
+        pcre2_get_error_message(code, (PCRE2_UCHAR *)message, sizeof(message));
+        return error_set(err, STATUS_INVALID, "regex '%s' failed on this text of %zu bytes: %s",
+                         pattern, walk->bytes, message);
     }
 }
 
@@ -164,7 +171,8 @@ enum status regex_walk_next(struct regex_walk *walk, bool *found, size_t *start,
             return match_error(walk, n, err);
         const PCRE2_SIZE *place = pcre2_get_ovector_pointer(walk->search->match_data);
         if (place[0] > place[1] || (walk->has_last && place[0] < walk->last_end))
-            return error_set(err, STATUS_INVALID, "a regex moves the start of its match (\\K)");
+            return error_set(err, STATUS_INVALID, "regex '%s' moves the start of its match (\\K)",
+                             walk->regex->pattern);
         if (place[0] == place[1] && walk->has_last && walk->last_end == place[1]) {
             walk->at += walk->at < walk->bytes ? character_bytes(walk->text + walk->at) : 1;
             continue;

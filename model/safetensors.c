@@ -57,14 +57,14 @@ static enum status take_shape(struct safetensors_entry *entry, size_t *wanted, s
                               struct error *err)
 {
     if (!json_is_array(shape) || json_array_size(shape) > TENSOR_RANK_MAX)
-        return wrong(file, entry->name, "shape", shape, "an array of at most 8 sizes", err);
+        return wrong(file, entry->name, "shape", shape, "an array of at most 8 integers", err);
     entry->rank = (int)json_array_size(shape);
     *wanted = element_bytes;
     bool empty = false;
     for (int i = 0; i < entry->rank; i++) {
         const json_t *size = json_array_get(shape, (size_t)i);
         if (!json_is_integer(size) || json_integer_value(size) < 0)
-            return wrong(file, entry->name, "shape", size, "sizes of at least 0", err);
+            return wrong(file, entry->name, "shape", size, "integers of at least 0", err);
         entry->shape[i] = json_integer_value(size);
         empty |= entry->shape[i] == 0;
         if (!empty && __builtin_mul_overflow(*wanted, (size_t)entry->shape[i], wanted))
@@ -81,11 +81,11 @@ static enum status take_offsets(size_t *begin, size_t *end, const struct safeten
 {
     size_t *ends[2] = {begin, end};
     if (!json_is_array(offsets) || json_array_size(offsets) != 2)
-        return wrong(file, tensor, "data_offsets", offsets, "an array of two offsets", err);
+        return wrong(file, tensor, "data_offsets", offsets, "an array of two integers", err);
     for (size_t i = 0; i < 2; i++) {
         const json_t *offset = json_array_get(offsets, i);
         if (!json_is_integer(offset) || json_integer_value(offset) < 0)
-            return wrong(file, tensor, "data_offsets", offset, "offsets of at least 0", err);
+            return wrong(file, tensor, "data_offsets", offset, "integers of at least 0", err);
         *ends[i] = (size_t)json_integer_value(offset);
     }
     if (*begin > *end || *end > data_bytes)
@@ -178,6 +178,26 @@ static enum status check_tiling(struct safetensors *file, const unsigned char *d
     return STATUS_OK;
 }
 
+/* Texts by name, and nothing else, as the format has it. */
+static enum status check_metadata(const struct safetensors *file, const json_t *metadata,
+                                  struct error *err)
+{
+    char found[JSON_FIELDS_TEXT_BYTES];
+    if (!json_is_object(metadata))
+        return error_set(err, STATUS_INVALID, "'%s': '__metadata__' is %s, expected an object",
+                         file->path, json_fields_describe(found, metadata));
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)metadata, key, value)
+    {
+        if (!json_is_string(value))
+            return error_set(err, STATUS_INVALID,
+                             "'%s': '__metadata__.%.60s' is %s, expected a string", file->path, key,
+                             json_fields_describe(found, value));
+    }
+    return STATUS_OK;
+}
+
 static enum status take_entries(struct safetensors *file, const unsigned char *data,
                                 struct error *err)
 {
@@ -193,14 +213,14 @@ static enum status take_entries(struct safetensors *file, const unsigned char *d
     json_t *value;
     json_object_foreach(file->header, name, value)
     {
-        if (strcmp(name, "__metadata__") == 0)
-            continue;
+        bool is_metadata = strcmp(name, "__metadata__") == 0;
         struct safetensors_entry *entry = &file->entries[file->n_entries];
         entry->name = name;
-        enum status st = take_entry(entry, file, data, value, err);
+        enum status st = is_metadata ? check_metadata(file, value, err)
+                                     : take_entry(entry, file, data, value, err);
         if (st != STATUS_OK)
             return st;
-        file->n_entries++;
+        file->n_entries += !is_metadata;
     }
     return check_tiling(file, data, err);
 }

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "model/byte_level.h"
+#include "model/json_fields.h"
 #include "model/utf8.h"
 
 enum { NESTING_MAX = 16, BYTE_NAME_BYTES = 6 };
@@ -30,12 +31,13 @@ static enum status read_spec(struct token_decoder *d, const json_t *spec, int de
     static const char *const types[] = {"ByteLevel", "ByteFallback", "Fuse"};
     const char *type = json_string_value(json_object_get(spec, "type"));
     if (!type)
-        return error_set(err, STATUS_INVALID, "an entry has no 'type'");
+        return json_fields_refuse("type", json_object_get(spec, "type"), "a string", err);
     if (strcmp(type, "Sequence") == 0) {
         const json_t *list = json_object_get(spec, "decoders");
-        if (!json_is_array(list) || depth == NESTING_MAX)
-            return error_set(err, STATUS_INVALID,
-                             "Sequence: 'decoders' is no list, or nested more than %d deep",
+        if (!json_is_array(list))
+            return json_fields_refuse("Sequence.decoders", list, "an array", err);
+        if (depth == NESTING_MAX)
+            return error_set(err, STATUS_INVALID, "Sequence: nested more than %d deep",
                              NESTING_MAX);
         enum status st = STATUS_OK;
         for (size_t i = 0; i < json_array_size(list) && st == STATUS_OK; i++)

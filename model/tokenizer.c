@@ -13,6 +13,7 @@
 #include "model/bpe.h"
 #include "model/file_bytes.h"
 #include "model/hash_map.h"
+#include "model/json_fields.h"
 #include "model/pretokenizer.h"
 #include "model/token_decoder.h"
 #include "model/utf8.h"
@@ -47,8 +48,10 @@ void tokenizer_destroy(struct tokenizer *t)
 /* An id in [0, TOKENIZER_IDS_MAX). */
 static enum status read_id(const json_t *value, const char *name, int32_t *id, struct error *err)
 {
+    char found[JSON_FIELDS_TEXT_BYTES];
     if (!json_is_integer(value))
-        return error_set(err, STATUS_INVALID, "the id of '%.60s' is no integer", name);
+        return error_set(err, STATUS_INVALID, "the id of '%.60s' is %s, expected an integer", name,
+                         json_fields_describe(found, value));
     json_int_t number = json_integer_value(value);
     if (number < 0 || number >= TOKENIZER_IDS_MAX)
         return error_set(err, STATUS_INVALID, "the id of '%.60s' is %lld, expected 0 to %d", name,
@@ -93,7 +96,8 @@ static enum status measure(struct extent *extent, json_t *vocabulary, const json
         const json_t *token = json_array_get(added, i);
         const json_t *content = json_object_get(token, "content");
         if (!json_is_string(content))
-            return error_set(err, STATUS_INVALID, "added_tokens: entry %zu has no 'content'", i);
+            return error_wrap(err, json_fields_refuse("content", content, "a string", err),
+                              "added_tokens: entry %zu", i);
         enum status st = extend(extent, json_string_value(content), json_string_length(content),
                                 json_object_get(token, "id"), err);
         if (st != STATUS_OK)
@@ -171,8 +175,8 @@ static enum status read_added_token(struct tokenizer *t, const json_t *entry, ch
     for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {
         const json_t *flag = json_object_get(entry, flags[i].name);
         if (flag && !json_is_boolean(flag))
-            return error_set(err, STATUS_INVALID, "'%s' of '%.60s' is no boolean", flags[i].name,
-                             name);
+            return error_wrap(err, json_fields_refuse(flags[i].name, flag, "true or false", err),
+                              "'%.60s'", name);
         *flags[i].value = json_is_true(flag);
     }
     int32_t known = name_map_get(&t->all, name, bytes);
@@ -200,13 +204,14 @@ static enum status find_vocabulary(const json_t *root, json_t **vocabulary, stru
     const json_t *normalizer = json_object_get(root, "normalizer");
     if (normalizer && !json_is_null(normalizer)) {
         const char *type = json_string_value(json_object_get(normalizer, "type"));
+        if (!type)
+            return json_fields_refuse("normalizer", normalizer, "null", err);
         return error_set(err, STATUS_UNSUPPORTED,
-                         "normalizer: type '%.60s' is not supported, expected null",
-                         type ? type : "(none)");
+                         "normalizer: type '%.60s' is not supported, expected null", type);
     }
     const json_t *model = json_object_get(root, "model");
     if (!json_is_object(model))
-        return error_set(err, STATUS_INVALID, "'model' is no object");
+        return json_fields_refuse("model", model, "an object", err);
     const json_t *type = json_object_get(model, "type"); /* older files have none */
     if (type && (!json_is_string(type) || strcmp(json_string_value(type), "BPE") != 0))
         return error_set(err, STATUS_UNSUPPORTED,
@@ -214,7 +219,7 @@ static enum status find_vocabulary(const json_t *root, json_t **vocabulary, stru
                          json_is_string(type) ? json_string_value(type) : "(no string)");
     *vocabulary = json_object_get(model, "vocab");
     if (!json_is_object(*vocabulary))
-        return error_set(err, STATUS_INVALID, "model: 'vocab' is no object");
+        return json_fields_refuse("model.vocab", *vocabulary, "an object", err);
     return STATUS_OK;
 }
 
@@ -226,7 +231,7 @@ static enum status read_tables(struct tokenizer *t, const json_t *root, struct e
         return st;
     const json_t *added = json_object_get(root, "added_tokens");
     if (added && !json_is_null(added) && !json_is_array(added))
-        return error_set(err, STATUS_INVALID, "'added_tokens' is no list");
+        return json_fields_refuse("added_tokens", added, "an array", err);
     struct extent extent;
     st = measure(&extent, vocabulary, added, err);
     if (st == STATUS_OK)
@@ -239,8 +244,6 @@ static enum status read_tables(struct tokenizer *t, const json_t *root, struct e
 
 static enum status read_root(struct tokenizer *t, const json_t *root, struct error *err)
 {
-    if (!json_is_object(root))
-        return error_set(err, STATUS_INVALID, "the file is no JSON object");
     enum status st = read_tables(t, root, err);
     if (st == STATUS_OK)
         st = pretokenizer_create(&t->pretokenizer, json_object_get(root, "pre_tokenizer"), err);
@@ -259,13 +262,12 @@ enum status tokenizer_create(struct tokenizer **out, const void *json, size_t by
     if (bytes > TOKENIZER_FILE_BYTES_MAX)
         return error_set(err, STATUS_INVALID, "'%s' has %zu bytes, expected at most %d", name,
                          bytes, TOKENIZER_FILE_BYTES_MAX);
-    json_error_t wrong;
-    json_t *root = json_loadb(json, bytes, JSON_REJECT_DUPLICATES, &wrong);
-    if (!root)
-        return error_set(err, STATUS_INVALID, "'%s' line %d: %s", name, wrong.line, wrong.text);
+    json_t *root;
+    enum status st = json_fields_parse(&root, json, bytes, name, err);
+    if (st != STATUS_OK)
+        return st;
     struct tokenizer *t = calloc(1, sizeof(*t));
-    enum status st =
-        t ? read_root(t, root, err) : error_set(err, STATUS_NOMEM, "cannot allocate a tokenizer");
+    st = t ? read_root(t, root, err) : error_set(err, STATUS_NOMEM, "cannot allocate a tokenizer");
     json_decref(root);
     if (st != STATUS_OK) {
         tokenizer_destroy(t);

@@ -199,31 +199,41 @@ static const struct {
     const char *json, *expected;
 } bad_files[] = {
     {"{", "line 1"},
-    {"[]", "no JSON object"},
-    {"{}", "'model' is no object"},
-    {"{\"model\":{\"vocab\":[],\"merges\":[]}}", "'vocab' is no object"},
+    {"", "no JSON: it is empty"},
+    {"\xef\xbb\xbf{}", "byte order mark"},
+    {"[]", "an array of 0, expected an object"},
+    {"{}", "'model' is nothing, expected an object"},
+    {"{\"model\":{\"vocab\":[],\"merges\":[]}}",
+     "'model.vocab' is an array of 0, expected an object"},
     {"{\"model\":{\"vocab\":{},\"merges\":[]}}", "the vocabulary is empty"},
     {"{\"model\":{\"type\":\"Unigram\",\"vocab\":{\"a\":0},\"merges\":[]}}",
      "'Unigram' is not supported"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":{}}}", "'merges' is no list"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":{}}}", "'merges' is an object, expected an array"},
     {"{\"model\":{\"vocab\":{\"a\":0,\"a\":1},\"merges\":[]}}", "duplicate"},
     {"{\"model\":{\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "id 0 is that of 'a' and of 'b'"},
     {"{\"model\":{\"vocab\":{\"a\":-1},\"merges\":[]}}", "the id of 'a' is -1, expected 0 to"},
     {"{\"model\":{\"vocab\":{\"a\":1048576},\"merges\":[]}}", "the id of 'a' is 1048576"},
-    {"{\"model\":{\"vocab\":{\"a\":1.5},\"merges\":[]}}", "the id of 'a' is no integer"},
+    {"{\"model\":{\"vocab\":{\"a\":1.5},\"merges\":[]}}",
+     "the id of 'a' is 1.5, expected an integer"},
     {"{\"model\":{\"vocab\":{\"a\":99999999999999999999},\"merges\":[]}}", "too big integer"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a x\"]}}", "merge 0: part 'x' is not in"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\",\"a\"]]}}",
      "merge 0: result 'aa' is not in"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"aa\"]}}", "merge 0: neither"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a a\"]}}", "merge 0: neither"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\",3]]}}", "merge 0: neither"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[3]}}", "merge 0: neither"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"aa\"]}}",
+     "merge 0: the string 'aa', expected \"a b\""},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a a a\"]}}",
+     "merge 0: the string 'a a a', expected"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[[\"a\",3]]}}",
+     "merge 0: an array of 2, expected"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[3]}}", "merge 0: 3, expected"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":0.1}}",
-     "'dropout' is not supported"},
+     "'dropout' is 0.1, expected null or 0"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"dropout\":\"0.1\"}}",
+     "'dropout' is the string '0.1', expected null or 0"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"unk_token\":\"u\"}}",
      "unk_token 'u' is not in"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"fuse_unk\":1}}", "'fuse_unk' is no boolean"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"fuse_unk\":1}}",
+     "'fuse_unk' is 1, expected true or false"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[],\"byte_fallback\":true,\"end_of_word_"
      "suffix\":\"x\"}}",
      "is not supported"},
@@ -232,7 +242,8 @@ static const struct {
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{\"type\":\"Metaspace\"}"
      "}",
      "pre_tokenizer: type 'Metaspace' is not supported"},
-    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{}}", "no 'type'"},
+    {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":{}}",
+     "'type' is nothing, expected a string"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":"
      "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}}",
      "regex '('"},
@@ -241,11 +252,11 @@ static const struct {
      "behavior 'Other', expected Removed"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"pre_tokenizer\":"
      "{\"type\":\"Split\",\"pattern\":\"a\",\"behavior\":\"Isolated\"}}",
-     "'pattern' is neither"},
+     "'Split.pattern' is the string 'a', expected {"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"decoder\":{\"type\":\"WordPiece\"}}",
      "decoder: type 'WordPiece' is not supported"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"added_tokens\":[{\"id\":1}]}",
-     "entry 0 has no 'content'"},
+     "entry 0: 'content' is nothing, expected a string"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"added_tokens\":[{\"id\":0,\"content\":"
      "\"b\"}]}",
      "id 0 is that of 'a' and of 'b'"},
@@ -254,7 +265,7 @@ static const struct {
      "'a' has id 1 here and 0 before"},
     {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[]},\"added_tokens\":"
      "[{\"id\":1,\"content\":\"b\",\"lstrip\":3}]}",
-     "'lstrip' of 'b' is no boolean"},
+     "'b': 'lstrip' is 3, expected true or false"},
 };
 
 static void test_files_of_strangers(void **state)
@@ -327,7 +338,7 @@ static void test_a_regex_that_backtracks_for_ever_is_stopped(void **state)
         if (st != STATUS_OK) {
             assert_int_equal(st, STATUS_INVALID);
             assert_int_equal(ids.n, 0);
-            assert_non_null(strstr(err.text, "a regex needs more than"));
+            assert_non_null(strstr(err.text, "needs more than"));
         }
         if (i == 0)
             assert_int_equal(st, STATUS_INVALID);

@@ -4,6 +4,7 @@
  */
 #include "model/vqgan_config.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -20,6 +21,7 @@ enum {
     GROUPS = 32,     /* of every GroupNorm */
     CODE_LEVELS = 5, /* a code stands for 16 x 16 pixels, which is 2^4 */
     PATH_BYTES = 160,
+    QUOTED_BYTES = 64,
     RESOLUTION_MAX = 1 << 16,
     RESOLUTION_DEFAULT = 256 /* of all published files */
 };
@@ -64,8 +66,16 @@ static enum status next_event(struct walk *walk, yaml_event_t *event)
     if (walk->n_events++ == VQGAN_YAML_EVENTS_MAX)
         return error_set(walk->err, STATUS_INVALID, "'%s' has more than %d values", walk->name,
                          VQGAN_YAML_EVENTS_MAX);
-    if (yaml_parser_parse(&walk->parser, event))
-        return STATUS_OK;
+    if (yaml_parser_parse(&walk->parser, event)) {
+        bool cut = event->type == YAML_SCALAR_EVENT &&
+                   strlen((const char *)event->data.scalar.value) != event->data.scalar.length;
+        if (!cut)
+            return STATUS_OK;
+        size_t line = event->start_mark.line + 1;
+        yaml_event_delete(event);
+        return error_set(walk->err, STATUS_INVALID, "'%s': line %zu: a NUL in a value", walk->name,
+                         line);
+    }
     if (walk->parser.error == YAML_MEMORY_ERROR)
         return error_set(walk->err, STATUS_NOMEM, "'%s': cannot allocate the YAML parser",
                          walk->name);
@@ -96,7 +106,9 @@ static enum status take_int(struct walk *walk, struct wanted *wanted, const char
              wanted->is_list ? "integers" : "an integer", wanted->min, wanted->max);
     errno = 0;
     long value = strtol(text, &end, 10);
-    if (errno != 0 || end == text || *end != 0 || value < wanted->min || value > wanted->max)
+    /* "032" is octal to some readers and decimal to others. */
+    bool plain = isdigit((unsigned char)text[0]) && !(text[0] == '0' && text[1]);
+    if (!plain || errno != 0 || *end != 0 || value < wanted->min || value > wanted->max)
         return wrong(walk, wanted->path, text, expected);
     if (wanted->n == wanted->n_max)
         return error_set(walk->err, STATUS_INVALID, "'%s': '%s' has more than %d numbers",
@@ -133,15 +145,35 @@ static enum status open_wanted(struct walk *walk, struct wanted *wanted, bool is
     return STATUS_OK;
 }
 
-static enum status take_scalar(struct walk *walk, const char *path, const char *text)
+/* "32" in quotes is a text: taming would stumble over it, and "false" would be true there. */
+static enum status refuse_quoted(struct walk *walk, const char *path, const yaml_event_t *event)
 {
-    if (strcmp(path, DDCONFIG "double_z") == 0)
-        return take_double_z(walk, text);
-    struct wanted *wanted = find_wanted(walk, path);
-    if (!wanted)
+    char found[QUOTED_BYTES];
+    if (event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
         return STATUS_OK;
-    enum status st = open_wanted(walk, wanted, false);
+    snprintf(found, sizeof(found), "the string \"%.40s\"", (const char *)event->data.scalar.value);
+    return wrong(walk, path, found, "it without quotes");
+}
+
+static enum status take_scalar(struct walk *walk, const char *path, const yaml_event_t *event)
+{
+    const char *text = (const char *)event->data.scalar.value;
+    bool is_double_z = strcmp(path, DDCONFIG "double_z") == 0;
+    struct wanted *wanted = find_wanted(walk, path);
+    if (!wanted && !is_double_z)
+        return STATUS_OK;
+    enum status st = refuse_quoted(walk, path, event);
+    if (st == STATUS_OK && is_double_z)
+        return take_double_z(walk, text);
+    if (st == STATUS_OK)
+        st = open_wanted(walk, wanted, false);
     return st == STATUS_OK ? take_int(walk, wanted, text) : st;
+}
+
+static enum status take_item(struct walk *walk, struct wanted *wanted, const yaml_event_t *event)
+{
+    enum status st = refuse_quoted(walk, wanted->path, event);
+    return st == STATUS_OK ? take_int(walk, wanted, (const char *)event->data.scalar.value) : st;
 }
 
 static enum status walk_node(struct walk *walk, const yaml_event_t *event, const char *path);
@@ -158,7 +190,7 @@ static enum status walk_sequence(struct walk *walk, const char *path)
         if (event.type == YAML_SEQUENCE_END_EVENT)
             more = false;
         else if (wanted && event.type == YAML_SCALAR_EVENT)
-            st = take_int(walk, wanted, (const char *)event.data.scalar.value);
+            st = take_item(walk, wanted, &event);
         else if (wanted)
             st = wrong(walk, path, "a list of something else", "a list of integers");
         else
@@ -216,7 +248,7 @@ static enum status walk_node(struct walk *walk, const yaml_event_t *event, const
                          walk->name, event->start_mark.line + 1,
                          (const char *)event->data.alias.anchor);
     if (event->type == YAML_SCALAR_EVENT)
-        return take_scalar(walk, path, (const char *)event->data.scalar.value);
+        return take_scalar(walk, path, event);
     if (walk->depth++ == VQGAN_YAML_DEPTH_MAX)
         return error_set(walk->err, STATUS_INVALID, "'%s': line %zu: nested deeper than %d",
                          walk->name, event->start_mark.line + 1, VQGAN_YAML_DEPTH_MAX);
@@ -285,7 +317,8 @@ static enum status check_together(struct walk *walk, struct vqgan_config *config
 {
     for (int i = 0; i < N_WANTED; i++)
         if (!walk->wanted[i].is_given && i != RESOLUTION && i != ATTENTION)
-            return wrong(walk, walk->wanted[i].path, "missing", "it");
+            return wrong(walk, walk->wanted[i].path, "missing",
+                         walk->wanted[i].is_list ? "a list of integers" : "an integer");
     config->n_levels = walk->wanted[CH_MULT].n;
     if (walk->double_z < 0)
         return wrong(walk, DDCONFIG "double_z", "missing", "false");

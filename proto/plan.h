@@ -24,7 +24,7 @@ enum {
     PLAN_RELEASES_MAX = 65536,
     PLAN_SAMPLINGS_MAX = 4096,
     PLAN_LISTED_MAX = 65536, /* allowed or forbidden ids of all outputs of a plan together */
-    PLAN_QUEUE_MAX = 64,     /* accepted plans that wait in a stage; one more is refused */
+    PLAN_QUEUE_MAX = 144,    /* accepted plans that wait in a stage; one more is refused */
     PLAN_UNITS_MAX = 1026,   /* limit of a model: 1,024 layers */
     PLAN_KV_BLOCKS_MAX = 1 << 24,
     PLAN_SEQUENCES_MAX = 1 << 16,

@@ -3,7 +3,6 @@ where devices do not fit.
 
 Runs in builds with -DMGPT_SIMGPU=ON, as ./run test makes one in BUILD/sim; in others the tests are skipped.
 """
-import json
 import os
 import signal
 import tempfile
@@ -40,8 +39,8 @@ class SameBits(unittest.TestCase):
                     self.assertEqual(links(answer), ["nccl"] * (stages - 1) + [""])
 
     def test_logits(self):
-        with tempfile.TemporaryDirectory() as folder, open(os.path.join(GOLDENS[0].folder, "cases", "cases.json")) as file:
-            ids = write_json(os.path.join(folder, "ids.json"), json.load(file)["logits"][0]["ids"][:70])
+        with tempfile.TemporaryDirectory() as folder:
+            ids = write_json(os.path.join(folder, "ids.json"), GOLDENS[0].cases["logits"][2]["ids"][:70])
             def logits(*more):
                 out = os.path.join(folder, "out.safetensors")
                 mgpt("inspect", "logits", "--model", MODEL, "--ids", ids, "--positions", "0,5,63,64,69", "--out", out, *ON_DEVICE, *more)

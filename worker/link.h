@@ -27,8 +27,8 @@
 #include "proto/frame.h"
 
 enum {
-    LINK_POLL_MS = 1, /* between two looks at what no socket tells */
-    LINK_FRAMES_MAX = 128 /* waiting in a hop; above PLAN_QUEUE_MAX, so a sound hop is never full */
+    LINK_POLL_MS = 1,     /* between two looks at what no socket tells */
+    LINK_FRAMES_MAX = 160 /* waiting in a hop; above PLAN_QUEUE_MAX, so a sound hop is never full */
 };
 
 /* What both ends must agree on. */
@@ -45,7 +45,7 @@ struct link_frame {
     bool on_device;
     char text[ERROR_TEXT_BYTES]; /* why the plan failed */
     struct frame frame;          /* owner of rows, for carriers that receive into host memory */
-    struct link *holder;         /* owner of rows on the device, and which of its places they have */
+    struct link *holder; /* owner of rows on the device, and which of its places they have */
     int slot;
 };
 

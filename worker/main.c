@@ -164,8 +164,6 @@ static enum status run(const struct settings *settings, struct error *err)
     enum status st = confine(settings, err);
     if (st == STATUS_OK && settings->key)
         st = curve_load_file(&keys, settings->key, err);
-    if (st == STATUS_OK)
-        st = open_stream(&stream, settings, err);
     if (st != STATUS_OK)
         return st;
     snprintf(vq_dir, sizeof(vq_dir), "%s/tokenizer", settings->model);
@@ -177,8 +175,11 @@ static enum status run(const struct settings *settings, struct error *err)
                                       .vq_dir = settings->vq ? settings->vq : vq_dir,
                                       .link_bind = settings->link,
                                       .device = settings->device,
-                                      .silence_ms = settings->silence_ms,
-                                      .stream = stream};
+                                      .silence_ms = settings->silence_ms};
+    struct error why;
+    if (open_stream(&stream, settings, &why) != STATUS_OK)
+        return control_refuse(&control, &why, err);
+    control.stream = stream;
     st = control_run(&control, err);
     stream_destroy(stream);
     return st;

@@ -2,6 +2,7 @@
  * stage_blame.c - where a number first stopped being finite. The search is cheap when there is
  * none: one look at x.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -77,8 +78,8 @@ static enum status search(struct stage *stage, const Mgpt__StepPlan *plan, const
     return st;
 }
 
-static enum status report(const struct stage *stage, const Mgpt__StepPlan *plan,
-                          const struct blame *blames, struct step_result *result, struct error *err)
+static enum status report(const Mgpt__StepPlan *plan, const struct blame *blames,
+                          struct step_result *result, struct error *err)
 {
     for (size_t r = 0; r < plan->n_rows; r++) {
         if (blames[r].unit == UNIT_NOT_FOUND)
@@ -90,10 +91,12 @@ static enum status report(const struct stage *stage, const Mgpt__StepPlan *plan,
                                  .unit = blames[r].unit,
                                  .status = STATUS_INVALID};
         char where[32] = "before this stage";
-        if (bad.unit >= 0)
-            stage_format_units(where, sizeof(where), bad.unit, bad.unit, stage->config.n_layers);
+        if (bad.unit == 0)
+            snprintf(where, sizeof(where), "in the embedding");
+        else if (bad.unit > 0) /* layers are counted from 0, as the checkpoint's tensors are */
+            snprintf(where, sizeof(where), "in layer %d", bad.unit - 1);
         if (step_result_add_error(
-                result, &bad, "sequence %llu, position %u: numbers stop being finite in unit '%s'",
+                result, &bad, "sequence %llu, position %u: numbers stop being finite %s",
                 (unsigned long long)bad.sequence, bad.position, where) != STATUS_OK)
             return error_set(err, STATUS_INVALID, "more than %d rows are not finite",
                              PLAN_ROW_ERRORS_MAX);
@@ -113,7 +116,7 @@ enum status stage_blame(struct stage *stage, const Mgpt__StepPlan *plan, const s
         blames[r].unit = UNIT_NOT_FOUND;
     enum status st = search(stage, plan, input, n_tokens, blames, err);
     if (st == STATUS_OK)
-        st = report(stage, plan, blames, result, err);
+        st = report(plan, blames, result, err);
     free(blames);
     return st;
 }

@@ -166,7 +166,7 @@ static void test_not_finite_in_a_layer(void **state)
     assert_int_equal(result->errors[1]->unit, 3);
     assert_int_equal(result->errors[1]->position, 0);
     assert_string_equal(result->errors[1]->text,
-                        "sequence 5, position 0: numbers stop being finite in unit '2'");
+                        "sequence 5, position 0: numbers stop being finite in layer 2");
     free(bad);
     pipeline_close(&p);
     bits_close(&b);

@@ -12,6 +12,7 @@
 #include "daemon/cli/settings.h"
 #include "daemon/picture_input.h"
 #include "model/file_bytes.h"
+#include "model/json_fields.h"
 
 enum status session_start(struct session *session, const struct engine_options *options,
                           struct error *err)
@@ -73,16 +74,15 @@ enum status session_read_stdin(char **text, size_t *bytes, struct error *err)
 enum status session_parse_ids(struct ids *out, const char *text, size_t bytes, const char *name,
                               struct error *err)
 {
-    json_error_t reason;
-    json_t *root = json_loadb(text, bytes, JSON_REJECT_DUPLICATES, &reason);
-    if (!root)
-        return error_set(err, STATUS_INVALID, "'%s' is no JSON: %s in line %d", name, reason.text,
-                         reason.line);
+    json_t *root;
+    char found[JSON_FIELDS_TEXT_BYTES];
+    enum status st = json_fields_load(&root, text, bytes, name, err);
+    if (st != STATUS_OK)
+        return st;
     json_t *list = json_is_object(root) ? json_object_get(root, "ids") : root;
-    enum status st = STATUS_OK;
     if (!json_is_array(list) || json_array_size(list) > SESSION_IDS_MAX)
-        st = error_set(err, STATUS_INVALID, "'%s': expected a list of at most %d ids", name,
-                       SESSION_IDS_MAX);
+        st = error_set(err, STATUS_INVALID, "'%s' has %s, expected an array of at most %d ids",
+                       name, json_fields_describe(found, list), SESSION_IDS_MAX);
     size_t i;
     json_t *item;
     if (st == STATUS_OK)
@@ -90,7 +90,9 @@ enum status session_parse_ids(struct ids *out, const char *text, size_t bytes, c
         {
             if (!json_is_integer(item) || json_integer_value(item) < 0 ||
                 json_integer_value(item) > INT32_MAX)
-                st = error_set(err, STATUS_INVALID, "'%s': item %zu is no token id", name, i);
+                st = error_set(err, STATUS_INVALID,
+                               "'%s': item %zu is %s, expected a token id from 0 to %d", name, i,
+                               json_fields_describe(found, item), INT32_MAX);
             else
                 st = ids_push(out, (int32_t)json_integer_value(item), err);
             if (st != STATUS_OK)
