@@ -155,7 +155,8 @@ static void set_environment(const struct settings *settings)
         setenv("NCCL_HOSTID", id, 1);
 }
 
-static enum status run(const struct settings *settings, struct error *err)
+/* is_told: the controller knows the reason already. */
+static enum status run(const struct settings *settings, bool *is_told, struct error *err)
 {
     struct curve_keys keys;
     struct stream *stream = NULL;
@@ -177,8 +178,11 @@ static enum status run(const struct settings *settings, struct error *err)
                                       .device = settings->device,
                                       .silence_ms = settings->silence_ms};
     struct error why;
-    if (open_stream(&stream, settings, &why) != STATUS_OK)
-        return control_refuse(&control, &why, err);
+    if (open_stream(&stream, settings, &why) != STATUS_OK) {
+        st = control_refuse(&control, &why, err);
+        *is_told = st == why.code;
+        return st;
+    }
     control.stream = stream;
     st = control_run(&control, err);
     stream_destroy(stream);
@@ -196,8 +200,11 @@ int main(int argc, char **argv)
     log_set_level((enum log_level)settings.level);
     set_signals();
     struct error err;
-    enum status st = run(&settings, &err);
-    if (st != STATUS_OK)
-        log_error("worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
+    bool is_told = false;
+    enum status st = run(&settings, &is_told, &err);
+    if (st != STATUS_OK) /* a worker that mgptd started has nobody else to tell */
+        log_line(is_told && strncmp(settings.connect, "ipc://", strlen("ipc://")) == 0 ? LOG_INFO
+                                                                                        : LOG_ERROR,
+                 "worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
     return st == STATUS_OK ? 0 : 1;
 }
