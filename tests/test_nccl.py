@@ -107,6 +107,10 @@ class Refusals(unittest.TestCase):
     def test_a_device_that_is_too_old(self):
         self.refused("sm_75, expected sm_80 or newer", more=ON_DEVICE, SIMGPU_CAPABILITY="7.5")
 
+    def test_too_little_memory(self):
+        self.refused("needs 190 MiB", "KV cache 187", "of 200", "--stages", "--kv-blocks", SIMGPU_MEMORY_MB="200",
+                     more=(*ON_DEVICE, "--stages", 2, "--kv-blocks", 3000))
+
     def test_other_versions_of_nccl(self):
         self.refused("NCCL 2.28.3", "2.27.5", "install the same NCCL", more=(*ON_DEVICE, "--stages", 2),
                      SIMGPU_NCCL_VERSION="22803,22705")
