@@ -112,7 +112,7 @@ class Refusals(unittest.TestCase):
                      more=(*ON_DEVICE, "--stages", 2, "--kv-blocks", 3000))
 
     def test_other_versions_of_nccl(self):
-        self.refused("NCCL 2.28.3", "2.27.5", "install the same NCCL", more=(*ON_DEVICE, "--stages", 2),
+        self.refused("2.28.3", "2.27.5", "install the same NCCL", more=(*ON_DEVICE, "--stages", 2),
                      SIMGPU_NCCL_VERSION="22803,22705")
         generate(*ON_DEVICE, "--stages", 2, "--link", "zmq", SIMGPU_NCCL_VERSION="22803,22705")
 
