@@ -16,6 +16,7 @@
 #include "daemon/config_file.h"
 #include "daemon/engine.h"
 #include "daemon/http_server.h"
+#include "model/utf8.h"
 
 enum { READY_LOOK_MS = 100 };
 
@@ -117,6 +118,10 @@ static enum status start_engine(struct service *service, const struct settings *
 static enum status start_http(struct service *service, const struct settings *settings,
                               struct error *err)
 {
+    const char *name = settings->model_name;
+    if (name && (!*name || utf8_find_invalid(name, strlen(name)) < strlen(name)))
+        return error_set(err, STATUS_INVALID, "--model-name is '%s', expected a name in UTF-8",
+                         name);
     struct http_options http = {.address = settings->http,
                                 .engine = service->engine,
                                 .model = service->model,
