@@ -39,19 +39,16 @@ if(MGPT_SIMGPU)
   target_link_libraries(mgpt_kernels PUBLIC mgpt_simgpu stdc++)
 elseif(nvcc)
   message(STATUS "CUDA: built")
-  # Compiled by plain commands: with CMake's language CUDA all programs would be linked by nvcc.
+  # Compiled by plain commands: with CMake's language CUDA all programs would be linked by nvcc. -fmad=false: as for C, which
+  # products the compiler fuses must not decide bits; several kernels promise the bits of each other.
   get_filename_component(toolkit ${nvcc} REALPATH)
   get_filename_component(toolkit ${toolkit}/../.. ABSOLUTE)
   set(cuda_objects)
   foreach(source ${cuda_sources})
     get_filename_component(name ${source} NAME_WE)
     set(object ${CMAKE_BINARY_DIR}/cuda/${name}.o)
-    set(exact)
-    if(name STREQUAL "sample") # gives the CPU's bits: no fused products
-      set(exact -fmad=false)
-    endif()
     add_custom_command(OUTPUT ${object}
-      COMMAND ${nvcc} -std=c++17 -O3 ${exact} -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
+      COMMAND ${nvcc} -std=c++17 -O3 -fmad=false -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
               --Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I${CMAKE_SOURCE_DIR} -D_GNU_SOURCE -DMGPT_CUBLASLT_FOLDER=\"${toolkit}/lib64\"
               -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)

@@ -178,6 +178,17 @@ enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape,
     return STATUS_OK;
 }
 
+enum status attention_prepare_rows(uint64_t *likeness, const struct attention_shape *shape,
+                                   const struct kv_segment *segments, int n_segments,
+                                   struct stream *stream)
+{
+    struct device *device = stream_device(stream);
+    check_shape(shape);
+    *likeness = 0;
+    return device ? device->operations->prepare_rows(device, likeness, shape, segments, n_segments)
+                  : STATUS_OK;
+}
+
 enum status attention(void *y, const void *qkv, const struct attention_shape *shape,
                       const struct kv_segment *segments, int n_segments, const struct kv_layer *kv,
                       struct stream *stream)

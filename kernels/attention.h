@@ -20,4 +20,14 @@ enum status attention(void *y, const void *qkv, const struct attention_shape *sh
                       const struct kv_segment *segments, int n_segments, const struct kv_layer *kv,
                       struct stream *stream);
 
+/*
+ * Before the layers of a step: a device gets its rows, so that the launches that follow, with these
+ * segments and this shape, copy nothing. *likeness: a key for stream_replay(), equal for steps
+ * whose launches over linear_padded_rows() rows differ in device memory alone; 0 where there is
+ * none. STATUS_NOMEM: more rows than a device has room for.
+ */
+enum status attention_prepare_rows(uint64_t *likeness, const struct attention_shape *shape,
+                                   const struct kv_segment *segments, int n_segments,
+                                   struct stream *stream);
+
 #endif

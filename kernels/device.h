@@ -19,17 +19,25 @@ struct device_operations {
     void (*close)(struct device *device); /* NULL is fine */
     const char *(*path)(const struct device *device); /* "sm_90"; part of the numeric fingerprint */
     enum status (*alloc)(struct device *device, void **out, size_t bytes, struct error *err);
-    void (*free)(struct device *device, void *memory);
+    void (*free)(struct device *device, void *memory, size_t bytes);
+    size_t (*held_bytes)(const struct device *device); /* of device memory, this stream's own work memory included */
     void (*upload)(struct device *device, void *to, const void *host, size_t bytes);
     void (*download)(struct device *device, void *host, const void *from, size_t bytes);
     void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
     enum status (*wait)(struct device *device, struct error *err);
+    enum status (*replay)(struct device *device, const void *owner, uint64_t key, stream_work work, void *context);
+    void (*forget)(struct device *device, const void *owner);
+    uint64_t (*n_replays)(const struct device *device);
 
     enum status (*embedding)(struct device *device, void *y, const int32_t *ids, const void *table, enum dtype dtype,
                              int n_rows, int hidden);
     enum status (*rmsnorm)(struct device *device, const struct rmsnorm_launch *launch, enum dtype dtype, int n_rows);
     enum status (*add)(struct device *device, const struct add_launch *launch, enum dtype dtype, int n_rows);
     enum status (*silu_mul)(struct device *device, const struct silu_mul_launch *launch, enum dtype dtype, int n_rows);
+    enum status (*first_not_finite)(struct device *device, int *first, const void *x, enum dtype dtype, int n_rows,
+                                    int hidden);
+    enum status (*prepare_rows)(struct device *device, uint64_t *likeness, const struct attention_shape *shape,
+                                const struct kv_segment *segments, int n_segments);
     enum status (*store)(struct device *device, const struct store_launch *launch);
     enum status (*attention)(struct device *device, const struct attention_launch *launch);
     /* Choose how products with this weight are done; while loading. */

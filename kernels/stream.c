@@ -158,7 +158,7 @@ enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct
 void stream_free(struct stream *stream, void *memory, size_t bytes)
 {
     if (memory && stream->device)
-        stream->device->operations->free(stream->device, memory);
+        stream->device->operations->free(stream->device, memory, bytes);
     else
         host_free(memory, bytes);
 }
@@ -190,6 +190,29 @@ void stream_copy(struct stream *stream, void *to, const void *from, size_t bytes
 enum status stream_wait(struct stream *stream, struct error *err)
 {
     return stream->device ? stream->device->operations->wait(stream->device, err) : STATUS_OK;
+}
+
+enum status stream_replay(struct stream *stream, const void *owner, uint64_t key, stream_work work,
+                          void *context)
+{
+    struct device *device = stream->device;
+    return device ? device->operations->replay(device, owner, key, work, context) : work(context);
+}
+
+void stream_forget(struct stream *stream, const void *owner)
+{
+    if (stream->device)
+        stream->device->operations->forget(stream->device, owner);
+}
+
+uint64_t stream_n_replays(const struct stream *stream)
+{
+    return stream->device ? stream->device->operations->n_replays(stream->device) : 0;
+}
+
+size_t stream_held_bytes(const struct stream *stream)
+{
+    return stream->device ? stream->device->operations->held_bytes(stream->device) : 0;
 }
 
 void stream_parallel(struct stream *stream, stream_task task, void *context)

@@ -97,6 +97,28 @@ void stream_copy(struct stream *stream, void *to, const void *from, size_t bytes
  */
 enum status stream_wait(struct stream *stream, struct error *err);
 
+typedef enum status (*stream_work)(void *context);
+
+/*
+ * Runs work(context), which launches kernels on this stream and does nothing else. A device may
+ * record what was launched and launch the same again for the same owner and an equal key, without
+ * calling work: so all but the contents of device memory must be equal then. The results are the
+ * same bits. key 0: always calls work, as the CPU does. The environment variable
+ * MGPT_CUDA_GRAPHS=off does so too.
+ */
+enum status stream_replay(struct stream *stream, const void *owner, uint64_t key, stream_work work,
+                          void *context);
+
+/* Forgets what was recorded for this owner: before memory that it names is freed. */
+void stream_forget(struct stream *stream, const void *owner);
+
+/* How often a recording was launched instead of work. */
+uint64_t stream_n_replays(const struct stream *stream);
+
+/* Device memory held through this stream, with what it took for itself when it was created; 0 on
+ * the CPU. */
+size_t stream_held_bytes(const struct stream *stream);
+
 /* The device behind the stream (device.h), for dispatch; NULL on the CPU. */
 struct device *stream_device(const struct stream *stream);
 

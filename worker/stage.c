@@ -36,10 +36,9 @@ static enum status allocate_buffers(struct stage *stage, struct error *err)
         st = stream_alloc(stage->stream, places[i], buffers->hidden_bytes, err);
     if (st == STATUS_OK && wide > 0)
         st = stream_alloc(stage->stream, &buffers->wide, buffers->wide_bytes, err);
-    stage->host_rows = calloc((size_t)STAGE_HOST_ROWS * (size_t)config->hidden, sizeof(float));
     stage->ids = calloc(rows_max, sizeof(*stage->ids));
     stage->segments = calloc(rows_max, sizeof(*stage->segments));
-    if (st == STATUS_OK && (!stage->host_rows || !stage->ids || !stage->segments))
+    if (st == STATUS_OK && (!stage->ids || !stage->segments))
         st = error_set(err, STATUS_NOMEM, "cannot allocate lists of %zu rows", rows_max);
     return st == STATUS_OK ? st
                            : error_wrap(err, st, "memory for %zu rows of activations", rows_max);
@@ -112,6 +111,7 @@ void stage_destroy(struct stage *stage)
 {
     if (!stage)
         return;
+    stream_forget(stage->stream, stage);
     stage_head_destroy(stage->head);
     stream_free(stage->stream, stage->buffers.x, stage->buffers.hidden_bytes);
     stream_free(stage->stream, stage->buffers.normed, stage->buffers.hidden_bytes);
@@ -120,7 +120,6 @@ void stage_destroy(struct stage *stage)
     rope_table_destroy(stage->rope);
     kv_cache_destroy(stage->kv);
     stage_weights_destroy(stage->weights);
-    free(stage->host_rows);
     free(stage->ids);
     free(stage->segments);
     free(stage);
@@ -234,8 +233,8 @@ static enum status run(struct stage *stage, const Mgpt__StepPlan *plan,
     int n_tokens = plan_n_tokens(plan);
     lay_out_rows(stage, plan);
     enum status st = stage_load_input(stage, input, n_tokens, err);
-    for (int i = 0; st == STATUS_OK && i < stage->weights->n_layers; i++)
-        st = stage_run_layer(stage, i, n_tokens, (int)plan->n_rows, err);
+    if (st == STATUS_OK)
+        st = stage_run_layers(stage, 0, stage->weights->n_layers, n_tokens, (int)plan->n_rows, err);
     if (st == STATUS_OK && stage->head)
         st = stage_head_run(stage->head, plan, stage->buffers.x, n_tokens, result, err);
     if (st == STATUS_OK)
@@ -260,7 +259,9 @@ enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan,
     if (st != STATUS_OK || plan->n_rows == 0)
         return st;
     int64_t begin_ns = clock_monotonic_ns();
+    size_t held_bytes = stream_held_bytes(stage->stream);
     st = run(stage, plan, input, result, err);
+    CHECK(stream_held_bytes(stage->stream) == held_bytes); /* all was taken by stage_create() */
     step_result_message(result)->busy_ns = (uint64_t)(clock_monotonic_ns() - begin_ns);
     for (size_t r = 0; st != STATUS_OK && r < plan->n_rows; r++)
         kv_cache_truncate(stage->kv, plan->rows[r]->sequence, (int)plan->rows[r]->start);

@@ -195,7 +195,9 @@ static void test_not_finite_row_fails_alone(void **state)
     memcpy(p.rows, stage_rows_view(p.stages[0]), 74 * hidden * sizeof(float));
     ((float *)(void *)p.rows)[4 * hidden + 3] = INFINITY;
     step_result_begin(p.result, 1, 1, 1);
-    assert_int_equal(stage_step(p.stages[1], &t->plan, &(struct stage_input){.rows = p.rows}, p.result, &err), STATUS_OK);
+    assert_int_equal(
+        stage_step(p.stages[1], &t->plan, &(struct stage_input){.rows = p.rows}, p.result, &err),
+        STATUS_OK);
     const Mgpt__StepResult *result = step_result_message(p.result);
     assert_int_equal(result->n_errors, 1);
     assert_int_equal(result->errors[0]->sequence, 1);

@@ -34,11 +34,11 @@ struct stage_role {
     struct step_result *result;
     struct plan_queue queue;
     uint32_t stage_index, n_stages;
-    int64_t activation_ns; /* limit of waiting for an accepted plan's frame */
-    struct link *in;       /* NULL for stage 0 */
-    struct link *out;      /* NULL for the last stage, and before Connect */
+    int64_t activation_ns;  /* limit of waiting for an accepted plan's frame */
+    struct link *in;        /* NULL for stage 0 */
+    struct link *out;       /* NULL for the last stage, and before Connect */
     size_t link_rows_bytes; /* of a payload, for hops by NCCL; 0: this stage was loaded without */
-    bool is_connecting;    /* the greeting of `out` is not answered yet */
+    bool is_connecting;     /* the greeting of `out` is not answered yet */
     int64_t connect_end_ns;
     bool has_frame;
     struct link_frame frame; /* the next of `in`, when it is there before its plan */
@@ -413,8 +413,7 @@ static enum status tend_links(struct stage_role *role, struct error *err)
     if (in != STATUS_OK)
         log_error("worker", "link from the stage before is lost stage=%u reason=\"%s\"",
                   role->stage_index, why.text);
-    enum status out =
-        role->out && !role->is_connecting ? link_tend(role->out, &why) : STATUS_OK;
+    enum status out = role->out && !role->is_connecting ? link_tend(role->out, &why) : STATUS_OK;
     if (out != STATUS_OK)
         log_error("worker", "link to the next stage is lost stage=%u reason=\"%s\"",
                   role->stage_index, why.text);

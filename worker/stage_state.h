@@ -20,8 +20,6 @@ struct stage_buffers {
     size_t hidden_bytes, wide_bytes;
 };
 
-enum { STAGE_HOST_ROWS = 64 };
-
 struct stage {
     struct stage_options options;
     struct model_config config;
@@ -34,7 +32,6 @@ struct stage {
     struct stage_head *head; /* NULL when the head is elsewhere */
     size_t rows_room; /* rows_max, and what products write behind them: linear_padded_rows() */
     struct stage_buffers buffers;
-    void *host_rows;             /* [STAGE_HOST_ROWS, hidden] for looking at rows */
     int32_t *ids;                /* [rows_max] of the plan's tokens */
     struct kv_segment *segments; /* [rows_max] of the plan's rows */
 };
@@ -45,9 +42,9 @@ struct stage {
 enum status stage_load_input(struct stage *stage, const struct stage_input *input, int n_tokens,
                              struct error *err);
 
-/* Runs layer `index` of this stage over x. */
-enum status stage_run_layer(struct stage *stage, int index, int n_tokens, int n_segments,
-                            struct error *err);
+/* Runs layers [first, first + n) of this stage over x. */
+enum status stage_run_layers(struct stage *stage, int first, int n, int n_tokens, int n_segments,
+                             struct error *err);
 
 /* ---- stage_blame.c ---- */
 

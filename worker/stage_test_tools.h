@@ -34,14 +34,14 @@ struct pipeline {
 };
 
 /* cuts: the first unit of each stage but the first, ascending, 0 at the end. */
-static inline void pipeline_open(struct pipeline *p, const char *model, enum dtype compute,
-                                 const int *cuts)
+static inline void pipeline_open_on(struct pipeline *p, enum device_kind device, const char *model,
+                                    enum dtype compute, const int *cuts)
 {
     struct error err = {.text = ""};
     char folder[256];
     snprintf(folder, sizeof(folder), "%s/tests/golden/%s/model", MGPT_SOURCE_DIR, model);
     memset(p, 0, sizeof(*p));
-    struct stream_options stream_options = {.n_threads = 2};
+    struct stream_options stream_options = {.n_threads = 2, .device = device};
     struct checkpoint *checkpoint;
     struct vocabulary *vocabulary;
     assert_int_equal(stream_create(&p->stream, &stream_options, &err), STATUS_OK);
@@ -66,6 +66,12 @@ static inline void pipeline_open(struct pipeline *p, const char *model, enum dty
     checkpoint_close(checkpoint);
     assert_int_equal(step_result_create(&p->result, 64, &err), STATUS_OK);
     p->rows = malloc((size_t)ROWS_MAX * 128 * sizeof(float));
+}
+
+static inline void pipeline_open(struct pipeline *p, const char *model, enum dtype compute,
+                                 const int *cuts)
+{
+    pipeline_open_on(p, DEVICE_CPU, model, compute, cuts);
 }
 
 static inline void pipeline_close(struct pipeline *p)

@@ -78,7 +78,21 @@ static __global__ void __launch_bounds__(ATTENTION_WARPS *LANES) attention_f32_k
     }
 }
 
-/* y = the splits of a query, one after the other; a warp for each head of a row. entries: of the chunk. */
+/* The largest score of a query, in every lane. */
+static __device__ __forceinline__ float largest_of_splits(const struct attention_arguments &a,
+                                                          const struct row_entry &entry, int head, int n_splits)
+{
+    float largest = -INFINITY;
+    for (int split = (int)(threadIdx.x % LANES); split < n_splits; split += LANES)
+        largest = fmaxf(largest, partial_of(a, entry, head, split)[a.head_dim]);
+    return warp_max(largest);
+}
+
+/*
+ * y = the splits of a query in order, each scaled to the largest score of all; a warp for each head of a row. What the
+ * splits weigh is fetched by as many lanes at once, and no fetch waits for another split: a step of one request has
+ * little else to hide them behind. entries: of the chunk.
+ */
 template <class T>
 static __global__ void __launch_bounds__(ATTENTION_WARPS *LANES)
     attention_merge_kernel(struct attention_arguments a, const struct row_entry *entries)
@@ -88,27 +102,37 @@ static __global__ void __launch_bounds__(ATTENTION_WARPS *LANES)
     if (head >= a.n_heads)
         return;
     const struct row_entry entry = entries[blockIdx.x];
+    if (entry.row < 0)
+        return;
     const int n_splits = entry.position / KV_SPLIT_TOKENS + 1;
-    T *y = (T *)a.y + ((size_t)entry.row * (size_t)a.n_heads + (size_t)head) * (size_t)d;
-    for (int i = lane; i < d; i += LANES) {
-        const float *first = partial_of(a, entry, head, 0);
-        float value = first[i], largest = first[d], sum = first[d + 1];
-        for (int split = 1; split < n_splits; split++) {
-            const float *next = partial_of(a, entry, head, split);
-            float together = fmaxf(largest, next[d]);
-            float old = expf(largest - together), fresh = expf(next[d] - together);
-            value = value * old + next[i] * fresh;
-            sum = sum * old + next[d + 1] * fresh;
-            largest = together;
+    const float largest = largest_of_splits(a, entry, head, n_splits);
+    float values[HEAD_DIM_MAX / LANES] = {0}, sum = 0;
+    for (int first = 0; first < n_splits; first += LANES) {
+        const int n = n_splits - first < LANES ? n_splits - first : LANES;
+        const float *mine = partial_of(a, entry, head, lane < n ? first + lane : first);
+        const float my_factor = expf(mine[d] - largest), my_sum = mine[d + 1];
+#pragma unroll 4
+        for (int i = 0; i < n; i++) {
+            const float *partial = partial_of(a, entry, head, first + i);
+            const float factor = __shfl_sync(0xffffffffu, my_factor, i);
+            sum += __shfl_sync(0xffffffffu, my_sum, i) * factor;
+#pragma unroll
+            for (int j = 0; j < HEAD_DIM_MAX / LANES; j++)
+                if (lane + j * LANES < d)
+                    values[j] += partial[lane + j * LANES] * factor;
         }
-        from_f32(&y[i], value / sum);
     }
+    T *y = (T *)a.y + ((size_t)entry.row * (size_t)a.n_heads + (size_t)head) * (size_t)d;
+#pragma unroll
+    for (int j = 0; j < HEAD_DIM_MAX / LANES; j++)
+        if (lane + j * LANES < d)
+            from_f32(&y[lane + j * LANES], values[j] / sum);
 }
 
 static enum status run_chunk(struct cuda_device *cuda, struct attention_arguments *a, enum dtype dtype,
                              const struct row_table_view *rows, const struct row_chunk *chunk)
 {
-    dim3 grid((unsigned)chunk->n_tiles, (unsigned)a->n_kv_heads, (unsigned)chunk->n_splits_max);
+    dim3 grid((unsigned)chunk->n_tiles, (unsigned)a->n_kv_heads, (unsigned)chunk->n_splits);
     a->tiles = rows->tiles + chunk->first_tile;
     if (dtype == DTYPE_F32) {
         LAUNCH(attention_f32_kernel, grid, dim3(ATTENTION_WARPS * LANES), ATTENTION_WARPS * sizeof(struct warp_scratch),

@@ -11,6 +11,8 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <cublasLt.h>
+#include <stdlib.h>
+#include <string.h>
 
 extern "C" {
 #define _Noreturn __attribute__((noreturn))
@@ -34,11 +36,18 @@ enum { LANES = 32, CHUNK = 8 }; /* a chunk is what a thread reads at once: 16 by
 
 struct row_table;
 struct linear_plans;
+struct replays;
+struct staging;
 struct sample_table;
 
-enum { CUDA_BLAS_WORKSPACE_BYTES = 32 << 20, CUDA_PARTIALS_BYTES = 32 << 20, CUDA_TABLE_BYTES = 4 << 20 };
+enum {
+    CUDA_BLAS_WORKSPACE_BYTES = 32 << 20,
+    CUDA_PARTIALS_BYTES = 32 << 20,
+    CUDA_TABLE_BYTES = 4 << 20,
+    CUDA_STAGING_BYTES = 16 << 20
+};
 
-/* A CUDA device as one stream sees it. All memory but the plans' tests is taken when it is opened. */
+/* A CUDA device as one stream sees it. All memory but the plans' tests and graphs is taken when it is opened. */
 struct cuda_device {
     struct device base; /* first */
     int index;
@@ -47,6 +56,10 @@ struct cuda_device {
     cublasLtHandle_t blas;
     struct linear_plans *plans;
     struct row_table *rows;
+    struct replays *replays;
+    struct staging *staging;
+    bool is_recording;    /* launches go into a graph: nothing may be copied, waited for or allocated */
+    size_t held_bytes;    /* device memory that this stream has reserved */
     struct sample_table *draws;
     void *blas_workspace; /* [CUDA_BLAS_WORKSPACE_BYTES] */
     float *partials;      /* [CUDA_PARTIALS_BYTES] of attention's splits */
@@ -94,7 +107,20 @@ enum status linear_cuda(struct device *device, const struct linear_launch *launc
 enum status sample_cuda(struct device *device, struct sample_result *results, const struct sample_request *requests,
                         int n_requests);
 
-/* Reserve and free what linear(), the row table and sample() keep. */
+enum status first_not_finite_cuda(struct device *device, int *first, const void *x, enum dtype dtype, int n_rows,
+                                  int hidden);
+enum status prepare_rows_cuda(struct device *device, uint64_t *likeness, const struct attention_shape *shape,
+                              const struct kv_segment *segments, int n_segments);
+enum status replay_cuda(struct device *device, const void *owner, uint64_t key, stream_work work, void *context);
+void forget_cuda(struct device *device, const void *owner);
+uint64_t n_replays_cuda(const struct device *device);
+
+/* Reserve and free what single files keep. */
+enum status staging_create(struct cuda_device *cuda, struct error *err);
+void staging_destroy(struct cuda_device *cuda);
+enum status attention_prepare_bf16(struct cuda_device *cuda);
+enum status replays_create(struct cuda_device *cuda, struct error *err);
+void replays_destroy(struct cuda_device *cuda);
 enum status linear_plans_create(struct cuda_device *cuda, struct error *err);
 void linear_plans_destroy(struct cuda_device *cuda);
 enum status row_table_create(struct cuda_device *cuda, struct error *err);
@@ -102,8 +128,14 @@ void row_table_destroy(struct cuda_device *cuda);
 enum status sample_table_create(struct cuda_device *cuda, struct error *err);
 void sample_table_destroy(struct cuda_device *cuda);
 
-/* cudaMalloc with words. */
-enum status cuda_reserve(void **out, size_t bytes, struct error *err);
+/* cudaMalloc with words, and cudaFree; NULL is fine. bytes: as reserved. */
+enum status cuda_reserve(struct cuda_device *cuda, void **out, size_t bytes, struct error *err);
+void cuda_release(struct cuda_device *cuda, void *memory, size_t bytes);
+
+/* Copies in the order of the stream, and waiting for it; host memory is free, or filled, on return. */
+void cuda_upload(struct cuda_device *cuda, void *to, const void *host, size_t bytes);
+void cuda_download(struct cuda_device *cuda, void *host, const void *from, size_t bytes);
+enum status cuda_synchronise(struct cuda_device *cuda, const char *what);
 
 /* ---- number formats ---- */
 

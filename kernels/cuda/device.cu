@@ -9,11 +9,14 @@
 
 enum { OLDEST_MAJOR = 8 }; /* sm_80: bf16 in mma.sync, cp.async */
 
-enum status cuda_reserve(void **out, size_t bytes, struct error *err)
+enum status cuda_reserve(struct cuda_device *cuda, void **out, size_t bytes, struct error *err)
 {
+    CHECK(!cuda->is_recording);
     cudaError_t error = cudaMalloc(out, bytes ? bytes : 1);
-    if (error == cudaSuccess)
+    if (error == cudaSuccess) {
+        cuda->held_bytes += bytes;
         return STATUS_OK;
+    }
     *out = NULL;
     size_t free_bytes = 0, total_bytes = 0;
     cudaGetLastError();
@@ -24,33 +27,43 @@ enum status cuda_reserve(void **out, size_t bytes, struct error *err)
                      (bytes + (1 << 20) - 1) >> 20, cudaGetErrorString(error), free_bytes >> 20, total_bytes >> 20);
 }
 
+void cuda_release(struct cuda_device *cuda, void *memory, size_t bytes)
+{
+    if (!memory)
+        return;
+    CHECK(cuda->held_bytes >= bytes);
+    cuda->held_bytes -= bytes;
+    cuda_note(cuda, cudaFree(memory), "cudaFree");
+}
+
 static enum status alloc_memory(struct device *device, void **out, size_t bytes, struct error *err)
 {
     struct cuda_device *cuda = cuda_of(device);
-    enum status st = cuda_reserve(out, bytes, err);
+    enum status st = cuda_reserve(cuda, out, bytes, err);
     if (st == STATUS_OK && bytes > 0)
         cuda_note(cuda, cudaMemsetAsync(*out, 0, bytes, cuda->stream), "a memset");
     return st;
 }
 
-static void free_memory(struct device *device, void *memory)
+static void free_memory(struct device *device, void *memory, size_t bytes)
 {
-    struct cuda_device *cuda = cuda_of(device);
-    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "work before memory is freed");
-    cuda_note(cuda, cudaFree(memory), "cudaFree");
+    cuda_synchronise(cuda_of(device), "work before memory is freed");
+    cuda_release(cuda_of(device), memory, bytes);
+}
+
+static size_t held_bytes(const struct device *device)
+{
+    return ((const struct cuda_device *)device)->held_bytes;
 }
 
 static void upload(struct device *device, void *to, const void *host, size_t bytes)
 {
-    struct cuda_device *cuda = cuda_of(device);
-    cuda_note(cuda, cudaMemcpyAsync(to, host, bytes, cudaMemcpyHostToDevice, cuda->stream), "a copy to the device");
+    cuda_upload(cuda_of(device), to, host, bytes);
 }
 
 static void download(struct device *device, void *host, const void *from, size_t bytes)
 {
-    struct cuda_device *cuda = cuda_of(device);
-    cuda_note(cuda, cudaMemcpyAsync(host, from, bytes, cudaMemcpyDeviceToHost, cuda->stream), "a copy to the host");
-    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "a copy to the host");
+    cuda_download(cuda_of(device), host, from, bytes);
 }
 
 static void copy(struct device *device, void *to, const void *from, size_t bytes)
@@ -62,7 +75,7 @@ static void copy(struct device *device, void *to, const void *from, size_t bytes
 static enum status wait_for_device(struct device *device, struct error *err)
 {
     struct cuda_device *cuda = cuda_of(device);
-    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "the queued kernels");
+    cuda_synchronise(cuda, "the queued kernels");
     cudaError_t failure = cuda->failure;
     cuda->failure = cudaSuccess;
     if (failure == cudaSuccess)
@@ -83,12 +96,14 @@ static void close_device(struct device *device)
         return;
     if (cuda->stream)
         cudaStreamSynchronize(cuda->stream);
+    replays_destroy(cuda);
     linear_plans_destroy(cuda);
     row_table_destroy(cuda);
     sample_table_destroy(cuda);
-    cudaFree(cuda->blas_workspace);
-    cudaFree(cuda->partials);
-    cudaFree(cuda->ids);
+    cuda_release(cuda, cuda->blas_workspace, CUDA_BLAS_WORKSPACE_BYTES);
+    cuda_release(cuda, cuda->partials, CUDA_PARTIALS_BYTES);
+    cuda_release(cuda, cuda->ids, CUDA_TABLE_BYTES);
+    staging_destroy(cuda);
     if (cuda->blas)
         cublasLtDestroy(cuda->blas);
     if (cuda->stream)
@@ -96,11 +111,31 @@ static void close_device(struct device *device)
     free(cuda);
 }
 
-static const struct device_operations operations = {
-    close_device, path_of,       alloc_memory,   free_memory,    upload,     download,
-    copy,         wait_for_device, embedding_cuda, rmsnorm_cuda, add_cuda,   silu_mul_cuda,
-    store_cuda,   attention_cuda, linear_prepare_cuda, linear_prepare_range_cuda, linear_padded_rows_cuda,
-    linear_cuda, sample_cuda};
+static const struct device_operations operations = {close_device,
+                                                    path_of,
+                                                    alloc_memory,
+                                                    free_memory,
+                                                    held_bytes,
+                                                    upload,
+                                                    download,
+                                                    copy,
+                                                    wait_for_device,
+                                                    replay_cuda,
+                                                    forget_cuda,
+                                                    n_replays_cuda,
+                                                    embedding_cuda,
+                                                    rmsnorm_cuda,
+                                                    add_cuda,
+                                                    silu_mul_cuda,
+                                                    first_not_finite_cuda,
+                                                    prepare_rows_cuda,
+                                                    store_cuda,
+                                                    attention_cuda,
+                                                    linear_prepare_cuda,
+                                                    linear_prepare_range_cuda,
+                                                    linear_padded_rows_cuda,
+                                                    linear_cuda,
+                                                    sample_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
@@ -164,11 +199,17 @@ static enum status open_parts(struct cuda_device *cuda, struct error *err)
     cublasStatus_t blas = cublasLtCreate(&cuda->blas);
     if (blas != CUBLAS_STATUS_SUCCESS)
         return error_set(err, STATUS_INTERNAL, "cannot open cuBLASLt: %s", cublasLtGetStatusString(blas));
-    enum status st = cuda_reserve(&cuda->blas_workspace, CUDA_BLAS_WORKSPACE_BYTES, err);
+    enum status st = staging_create(cuda, err);
     if (st == STATUS_OK)
-        st = cuda_reserve((void **)&cuda->partials, CUDA_PARTIALS_BYTES, err);
+        st = replays_create(cuda, err);
     if (st == STATUS_OK)
-        st = cuda_reserve((void **)&cuda->ids, CUDA_TABLE_BYTES, err);
+        st = cuda_reserve(cuda, &cuda->blas_workspace, CUDA_BLAS_WORKSPACE_BYTES, err);
+    if (st == STATUS_OK)
+        st = cuda_reserve(cuda, (void **)&cuda->partials, CUDA_PARTIALS_BYTES, err);
+    if (st == STATUS_OK)
+        st = cuda_reserve(cuda, (void **)&cuda->ids, CUDA_TABLE_BYTES, err);
+    if (st == STATUS_OK)
+        st = attention_prepare_bf16(cuda);
     if (st == STATUS_OK)
         st = linear_plans_create(cuda, err);
     if (st == STATUS_OK)

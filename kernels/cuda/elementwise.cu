@@ -36,10 +36,7 @@ enum status embedding_cuda(struct device *device, void *y, const int32_t *ids, c
         return STATUS_OK;
     if (bytes > CUDA_TABLE_BYTES)
         return STATUS_NOMEM;
-    enum status st = cuda_note(cuda, cudaMemcpyAsync(cuda->ids, ids, bytes, cudaMemcpyHostToDevice, cuda->stream),
-                               "token ids to the device");
-    if (st != STATUS_OK)
-        return st;
+    cuda_upload(cuda, cuda->ids, ids, bytes);
     if (dtype == DTYPE_F32)
         launch_embedding<float>(cuda, y, table, n_rows, hidden);
     else

@@ -9,8 +9,6 @@
  */
 #include "kernels/cuda/linear_plan.cuh"
 
-#include <stdlib.h>
-
 enum {
     PLANS_MAX = 64,
     PROPOSALS_MAX = 32,
@@ -164,12 +162,12 @@ struct invariance {
     size_t x_row_bytes, y_row_bytes;
 };
 
-static void end_test(struct invariance *test)
+static void end_test(struct cuda_device *cuda, struct invariance *test)
 {
-    cudaFree(test->x);
-    cudaFree(test->whole);
-    cudaFree(test->part);
-    cudaFree(test->differ);
+    cuda_release(cuda, test->x, LINEAR_ROWS_MAX * test->x_row_bytes);
+    cuda_release(cuda, test->whole, LINEAR_ROWS_MAX * test->y_row_bytes);
+    cuda_release(cuda, test->part, LINEAR_ROWS_MAX * test->y_row_bytes);
+    cuda_release(cuda, test->differ, sizeof(*test->differ));
 }
 
 static enum status begin_test(struct invariance *test, struct cuda_device *cuda, const struct linear_shape *shape,
@@ -178,13 +176,13 @@ static enum status begin_test(struct invariance *test, struct cuda_device *cuda,
     memset(test, 0, sizeof(*test));
     test->x_row_bytes = (size_t)shape->n_in * dtype_bytes(shape->dtype);
     test->y_row_bytes = (size_t)shape->n_out * dtype_bytes(shape->y_dtype);
-    enum status st = cuda_reserve((void **)&test->x, LINEAR_ROWS_MAX * test->x_row_bytes, err);
+    enum status st = cuda_reserve(cuda, (void **)&test->x, LINEAR_ROWS_MAX * test->x_row_bytes, err);
     if (st == STATUS_OK)
-        st = cuda_reserve((void **)&test->whole, LINEAR_ROWS_MAX * test->y_row_bytes, err);
+        st = cuda_reserve(cuda, (void **)&test->whole, LINEAR_ROWS_MAX * test->y_row_bytes, err);
     if (st == STATUS_OK)
-        st = cuda_reserve((void **)&test->part, LINEAR_ROWS_MAX * test->y_row_bytes, err);
+        st = cuda_reserve(cuda, (void **)&test->part, LINEAR_ROWS_MAX * test->y_row_bytes, err);
     if (st == STATUS_OK)
-        st = cuda_reserve((void **)&test->differ, sizeof(*test->differ), err);
+        st = cuda_reserve(cuda, (void **)&test->differ, sizeof(*test->differ), err);
     if (st == STATUS_OK)
         st = linear_fill_noise(cuda, test->x, shape->dtype, (size_t)LINEAR_ROWS_MAX * (size_t)shape->n_in);
     return st == STATUS_OK ? st : error_wrap(err, st, "memory for the test of products");
@@ -225,10 +223,8 @@ static bool is_invariant(struct cuda_device *cuda, const struct linear_plan *pla
         if (!compare_part(cuda, plan, test, matrix, 0, bucket) ||
             !compare_part(cuda, plan, test, matrix, odd_place(test, 2 << bucket), bucket))
             return false;
-    cudaError_t error = cudaMemcpyAsync(&differ, test->differ, sizeof(differ), cudaMemcpyDeviceToHost, cuda->stream);
-    if (error == cudaSuccess)
-        error = cudaStreamSynchronize(cuda->stream);
-    return cuda_note(cuda, error, "the test of products") == STATUS_OK && differ == 0;
+    cuda_download(cuda, &differ, test->differ, sizeof(differ));
+    return cuda->failure == cudaSuccess && differ == 0;
 }
 
 static enum status choose(struct cuda_device *cuda, struct linear_plan *plan, const void *matrix, struct error *err)
@@ -243,7 +239,7 @@ static enum status choose(struct cuda_device *cuda, struct linear_plan *plan, co
         if (proposals[i].state == CUBLAS_STATUS_SUCCESS && is_invariant(cuda, plan, &test, matrix))
             chosen = i;
     }
-    end_test(&test);
+    end_test(cuda, &test);
     if (st != STATUS_OK || chosen >= 0)
         return st;
     if (n == 0)

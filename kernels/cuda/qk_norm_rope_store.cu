@@ -87,6 +87,8 @@ static __global__ void __launch_bounds__(STORE_WARPS *LANES) store_kernel(struct
     if (head >= n_stored + a.n_kv_heads)
         return;
     const struct row_entry entry = a.entries[blockIdx.x];
+    if (entry.row < 0)
+        return;
     T *x = (T *)a.qkv + ((size_t)entry.row * (size_t)(n_stored + a.n_kv_heads) + (size_t)head) * (size_t)d;
     struct pairs p;
     load_pairs(&p, x, half, lane);

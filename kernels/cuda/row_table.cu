@@ -3,9 +3,6 @@
  */
 #include "kernels/cuda/row_table.cuh"
 
-#include <stdlib.h>
-#include <string.h>
-
 struct row_table {
     char *host, *sent, *device; /* [CUDA_TABLE_BYTES] the one being made, the one on the device, the device's memory */
     size_t sent_bytes;
@@ -23,7 +20,7 @@ enum status row_table_create(struct cuda_device *cuda, struct error *err)
     }
     if (!table || !table->host || !table->sent)
         return error_set(err, STATUS_NOMEM, "cannot allocate the table of rows");
-    return cuda_reserve((void **)&table->device, CUDA_TABLE_BYTES, err);
+    return cuda_reserve(cuda, (void **)&table->device, CUDA_TABLE_BYTES, err);
 }
 
 void row_table_destroy(struct cuda_device *cuda)
@@ -31,12 +28,16 @@ void row_table_destroy(struct cuda_device *cuda)
     struct row_table *table = cuda->rows;
     if (!table)
         return;
-    cudaFree(table->device);
+    cuda_release(cuda, table->device, CUDA_TABLE_BYTES);
     free(table->host);
     free(table->sent);
     free(table);
 }
 
+/* What is worth a recording: decoding and windows of guesses. Prefills come in too many sizes. */
+enum { LIKE_ROWS_MAX = 128, LIKE_TILE_ROWS_MAX = 16, LIKE_SPLITS_MAX = 1 << 12 };
+
+/* n_entries and n_tiles: padded. */
 struct sizes {
     size_t n_entries, n_tiles, n_blocks;
     int rows_a_tile;
@@ -56,6 +57,8 @@ static struct sizes measure(const struct attention_shape *shape, const struct kv
         sizes.n_tiles += blocks_for((size_t)segments[i].n_rows, (size_t)sizes.rows_a_tile);
         sizes.n_blocks += (size_t)blocks_of(&segments[i]);
     }
+    sizes.n_entries = (size_t)linear_padded_rows_cuda((int)sizes.n_entries);
+    sizes.n_tiles = (size_t)linear_padded_rows_cuda((int)sizes.n_tiles);
     return sizes;
 }
 
@@ -84,7 +87,7 @@ static struct row_chunk *chunk_for(struct builder *b, int64_t partials, int n_sp
         table->chunks[table->n_chunks - 1] = fresh;
     }
     struct row_chunk *chunk = &table->chunks[table->n_chunks - 1];
-    chunk->n_splits_max = n_splits > chunk->n_splits_max ? n_splits : chunk->n_splits_max;
+    chunk->n_splits = n_splits > chunk->n_splits ? n_splits : chunk->n_splits;
     return chunk;
 }
 
@@ -108,6 +111,46 @@ static void add_tile(struct builder *b, const struct kv_segment *segment, int bl
     chunk->n_entries += n;
 }
 
+/* Splits up to 4, then fours, then eights from 16 on: blocks of threads that find nothing to do cost little. */
+static int padded_splits(int n)
+{
+    int step = n <= 4 ? 1 : n <= 16 ? 4 : 8;
+    return (n + step - 1) / step * step;
+}
+
+/* Entries and tiles up to the padded numbers, which do nothing; the last chunk has them. */
+static void pad(struct builder *b, const struct sizes *sizes)
+{
+    struct row_table *table = b->table;
+    struct row_chunk *last = &table->chunks[table->n_chunks - 1];
+    for (; b->n_tiles < (int)sizes->n_tiles; last->n_tiles++)
+        b->tiles[b->n_tiles++] = row_tile{0, 0, 0, 0};
+    for (; b->n_entries < (int)sizes->n_entries; last->n_entries++)
+        b->entries[b->n_entries++] = row_entry{-1, 0, 0, 0, 0};
+    for (int i = 0; i < table->n_chunks; i++)
+        table->chunks[i].n_splits = padded_splits(table->chunks[i].n_splits);
+}
+
+static uint64_t likeness_of(const struct row_table *table, const struct sizes *sizes)
+{
+    const int n_splits = table->chunks[0].n_splits;
+    if (table->n_chunks != 1 || sizes->n_entries > LIKE_ROWS_MAX ||
+        sizes->n_entries > LIKE_TILE_ROWS_MAX * sizes->n_tiles || n_splits >= LIKE_SPLITS_MAX)
+        return 0;
+    return (uint64_t)sizes->n_entries << 24 | (uint64_t)sizes->n_tiles << 12 | (uint64_t)n_splits;
+}
+
+/* Sends the first `bytes` of table->host unless they are there. */
+static void send(struct cuda_device *cuda, size_t bytes)
+{
+    struct row_table *table = cuda->rows;
+    if (bytes == table->sent_bytes && memcmp(table->host, table->sent, bytes) == 0)
+        return;
+    memcpy(table->sent, table->host, bytes);
+    table->sent_bytes = bytes;
+    cuda_upload(cuda, table->device, table->sent, bytes);
+}
+
 enum status row_table_get(struct row_table_view *out, struct cuda_device *cuda, const struct attention_shape *shape,
                           const struct kv_segment *segments, int n_segments)
 {
@@ -116,8 +159,11 @@ enum status row_table_get(struct row_table_view *out, struct cuda_device *cuda, 
     size_t tiles_at = sizes.n_entries * sizeof(struct row_entry);
     size_t blocks_at = tiles_at + sizes.n_tiles * sizeof(struct row_tile);
     size_t bytes = blocks_at + sizes.n_blocks * sizeof(int32_t);
+    memset(out, 0, sizeof(*out));
     if (bytes > CUDA_TABLE_BYTES)
         return STATUS_NOMEM;
+    if (n_segments == 0)
+        return STATUS_OK;
     struct builder b = {table, (struct row_entry *)table->host, (struct row_tile *)(table->host + tiles_at),
                         (int32_t *)(table->host + blocks_at), 0, 0, 0, 0,
                         (int64_t)(CUDA_PARTIALS_BYTES / sizeof(float) / partial_floats(shape->head_dim)),
@@ -134,15 +180,21 @@ enum status row_table_get(struct row_table_view *out, struct cuda_device *cuda, 
     }
     if (b.is_full)
         return STATUS_NOMEM;
+    pad(&b, &sizes);
+    send(cuda, bytes);
     struct row_table_view view = {(const struct row_entry *)table->device,
                                   (const struct row_tile *)(table->device + tiles_at),
                                   (const int32_t *)(table->device + blocks_at), b.n_entries, table->n_chunks,
-                                  table->chunks};
+                                  table->chunks, likeness_of(table, &sizes)};
     *out = view;
-    if (bytes == table->sent_bytes && memcmp(table->host, table->sent, bytes) == 0)
-        return STATUS_OK;
-    memcpy(table->sent, table->host, bytes);
-    table->sent_bytes = bytes;
-    return cuda_note(cuda, cudaMemcpyAsync(table->device, table->sent, bytes, cudaMemcpyHostToDevice, cuda->stream),
-                     "the table of rows to the device");
+    return STATUS_OK;
+}
+
+enum status prepare_rows_cuda(struct device *device, uint64_t *likeness, const struct attention_shape *shape,
+                              const struct kv_segment *segments, int n_segments)
+{
+    struct row_table_view view;
+    enum status st = row_table_get(&view, cuda_of(device), shape, segments, n_segments);
+    *likeness = view.likeness;
+    return st;
 }

@@ -2,7 +2,8 @@
  * row_table.cuh - the rows of a micro-batch as kernels read them: a list of rows, a list of tiles, the block lists.
  *
  * In:      the segments of a launch, host memory.   Out: device memory, the same for all layers of a step.
- * A table is made for each launch and sent only when it differs from the one that is there, so once a step.
+ * A table is made for each launch and sent only when it differs from the one that is there, so once a step. Numbers of
+ * rows, tiles and splits are padded, so that steps of nearly the same size launch the same.
  */
 #ifndef MGPT_KERNELS_CUDA_ROW_TABLE_CUH
 #define MGPT_KERNELS_CUDA_ROW_TABLE_CUH
@@ -12,7 +13,7 @@
 enum { TILE_QUERIES = 64 }; /* rows of a tile times heads of a group: at most this many */
 
 struct row_entry {
-    int32_t row;      /* of qkv and y */
+    int32_t row;      /* of qkv and y; below 0: nothing, behind the last entry up to a padded number */
     int32_t position; /* in its sequence */
     int32_t blocks;   /* where its sequence's block list begins */
     int32_t n_splits; /* of its tile: partial results of a head lie this far apart */
@@ -26,9 +27,9 @@ struct row_tile {
     int32_t blocks;
 };
 
-/* Tiles whose partial results fit the device's memory at once. */
+/* Tiles whose partial results fit the device's memory at once; n_splits: of the longest, or more. */
 struct row_chunk {
-    int first_tile, n_tiles, first_entry, n_entries, n_splits_max;
+    int first_tile, n_tiles, first_entry, n_entries, n_splits;
 };
 
 enum { ROW_CHUNKS_MAX = 512 };
@@ -39,6 +40,7 @@ struct row_table_view {
     const int32_t *blocks;           /* device */
     int n_entries, n_chunks;
     const struct row_chunk *chunks; /* host */
+    uint64_t likeness; /* equal: launches with this table are equal but for what it holds; 0: equal to none */
 };
 
 /* STATUS_NOMEM: more rows than CUDA_TABLE_BYTES hold. The view is valid until the next call. */

@@ -252,9 +252,9 @@ enum status sample_table_create(struct cuda_device *cuda, struct error *err)
         table->host = (char *)calloc(1, TABLE_BYTES);
     if (!table || !table->host)
         return error_set(err, STATUS_NOMEM, "cannot allocate the table of draws");
-    enum status st = cuda_reserve((void **)&table->device, TABLE_BYTES, err);
+    enum status st = cuda_reserve(cuda, (void **)&table->device, TABLE_BYTES, err);
     if (st == STATUS_OK)
-        st = cuda_reserve((void **)&table->results, DRAWS_MAX * sizeof(*table->results), err);
+        st = cuda_reserve(cuda, (void **)&table->results, DRAWS_MAX * sizeof(*table->results), err);
     return st;
 }
 
@@ -262,8 +262,8 @@ void sample_table_destroy(struct cuda_device *cuda)
 {
     if (!cuda->draws)
         return;
-    cudaFree(cuda->draws->device);
-    cudaFree(cuda->draws->results);
+    cuda_release(cuda, cuda->draws->device, TABLE_BYTES);
+    cuda_release(cuda, cuda->draws->results, DRAWS_MAX * sizeof(*cuda->draws->results));
     free(cuda->draws->host);
     free(cuda->draws);
 }
@@ -308,16 +308,11 @@ static bool put_draw(struct sample_table *table, int index, size_t *at, const st
 static enum status run_table(struct cuda_device *cuda, struct sample_result *results, int n, size_t bytes)
 {
     struct sample_table *table = cuda->draws;
-    cuda_note(cuda, cudaMemcpyAsync(table->device, table->host, bytes, cudaMemcpyHostToDevice, cuda->stream),
-              "the table of draws to the device");
+    cuda_upload(cuda, table->device, table->host, bytes);
     LAUNCH(sample_kernel, dim3((unsigned)n), dim3(SAMPLE_THREADS), sizeof(struct shared_state), cuda->stream,
            table->results, (const struct draw *)table->device);
     cuda_launched(cuda, "sample");
-    cuda_note(cuda,
-              cudaMemcpyAsync(results, table->results, (size_t)n * sizeof(*results), cudaMemcpyDeviceToHost,
-                              cuda->stream),
-              "draws to the host");
-    cuda_note(cuda, cudaStreamSynchronize(cuda->stream), "draws to the host");
+    cuda_download(cuda, results, table->results, (size_t)n * sizeof(*results));
     return cuda->failure == cudaSuccess ? STATUS_OK : STATUS_INTERNAL;
 }
 

@@ -84,4 +84,14 @@ static __device__ __forceinline__ uint32_t tensor_pair(float low, float high)
            __bfloat16_as_ushort(__float2bfloat16_rn(low));
 }
 
+static __device__ __forceinline__ float tensor_low(uint32_t pair)
+{
+    return __bfloat162float(__ushort_as_bfloat16((unsigned short)(pair & 0xffff)));
+}
+
+static __device__ __forceinline__ float tensor_high(uint32_t pair)
+{
+    return __bfloat162float(__ushort_as_bfloat16((unsigned short)(pair >> 16)));
+}
+
 #endif

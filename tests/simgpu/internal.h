@@ -4,7 +4,9 @@
 #ifndef MGPT_SIMGPU_INTERNAL_H
 #define MGPT_SIMGPU_INTERNAL_H
 
+#include <deque>
 #include <string>
+#include <vector>
 
 #include "cuda_runtime.h"
 
@@ -12,6 +14,22 @@ namespace simgpu
 {
 
 enum { SHARED_BYTES_DEFAULT = 48 << 10, SHARED_BYTES_MAX = 163 << 10, BLOCK_THREADS_MAX = 1024 };
+
+} // namespace simgpu
+
+struct simgpu_graph {
+    std::vector<std::function<void()>> works;
+};
+
+/* A stream. */
+struct simgpu_queue {
+    std::deque<std::function<bool()>> works; /* each says whether it is done */
+    bool runs = false;
+    simgpu_graph *recording = nullptr; /* work goes there instead */
+};
+
+namespace simgpu
+{
 
 /* ---- memory.cpp ---- */
 
@@ -22,6 +40,14 @@ void memory_close();
 void memory_check(const void *from, size_t bytes, const char *what);
 /* No red zone was written; ends the program otherwise, naming `after`. */
 void memory_check_red_zones(const char *after);
+
+/* Pinned host memory, which the device reads and writes when its turn comes. */
+bool memory_is_pinned(const void *from, size_t bytes);
+
+/* ---- graph.cpp ---- */
+
+/* Ends the program while a stream is recorded: what is not launched into the stream would be missing in the graph. */
+void graph_forbid(const char *what);
 
 /* ---- queue.cpp ---- */
 

@@ -41,6 +41,7 @@ struct arena {
 };
 
 arena memory;
+std::map<char *, size_t> pinned; /* allocations by address */
 
 size_t capacity()
 {
@@ -149,9 +150,37 @@ void memory_check_red_zones(const char *after)
             stop("'%s' wrote outside an allocation of %zu bytes", after, block.second);
 }
 
+bool memory_is_pinned(const void *from, size_t bytes)
+{
+    char *start = (char *)from;
+    auto next = pinned.upper_bound(start);
+    if (next == pinned.begin())
+        return false;
+    auto block = std::prev(next);
+    return start + bytes <= block->first + block->second;
+}
+
 } // namespace simgpu
 
 using namespace simgpu;
+
+cudaError_t cudaMallocHost(void **out, size_t bytes)
+{
+    graph_forbid("cudaMallocHost");
+    *out = malloc(bytes);
+    if (!*out)
+        return cudaErrorMemoryAllocation;
+    pinned[(char *)*out] = bytes;
+    return cudaSuccess;
+}
+
+cudaError_t cudaFreeHost(void *freed)
+{
+    if (freed && !pinned.erase((char *)freed))
+        stop("freed what is no pinned memory");
+    free(freed);
+    return cudaSuccess;
+}
 
 cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 {
@@ -162,6 +191,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
+    graph_forbid("cudaMalloc");
     reserve();
     *out = nullptr;
     if (bytes > capacity() - memory.used_bytes)
@@ -192,6 +222,7 @@ cudaError_t cudaFree(void *freed)
 {
     if (!freed)
         return cudaSuccess;
+    graph_forbid("cudaFree");
     auto block = memory.blocks.find((char *)freed);
     if (block == memory.blocks.end())
         stop("freed what is no allocation of the device");

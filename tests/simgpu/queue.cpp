@@ -5,18 +5,12 @@
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <deque>
 #include <memory>
 #include <set>
 #include <string>
 #include <unistd.h>
 
 #include "internal.h"
-
-struct simgpu_queue {
-    std::deque<std::function<bool()>> works; /* each says whether it is done */
-    bool runs = false;
-};
 
 struct simgpu_event {
     cudaStream_t stream;
@@ -76,6 +70,10 @@ std::string setting_of_device(const char *name, const char *otherwise)
 void queue_add(cudaStream_t stream, std::function<void()> work)
 {
     check_stream(stream);
+    if (stream->recording) {
+        stream->recording->works.push_back(std::move(work));
+        return;
+    }
     stream->works.push_back([work] {
         work();
         return true;
@@ -85,6 +83,7 @@ void queue_add(cudaStream_t stream, std::function<void()> work)
 void queue_add_waiting(cudaStream_t stream, std::function<bool()> work)
 {
     check_stream(stream);
+    graph_forbid("work that waits for others");
     stream->works.push_back(std::move(work));
     waiting.insert(stream);
 }
@@ -122,6 +121,7 @@ static void go_on(cudaStream_t stream)
 void queue_run(cudaStream_t stream)
 {
     check_stream(stream);
+    graph_forbid("waiting for a stream");
     for (;;) {
         go_on(stream);
         if (stream->works.empty())
@@ -223,7 +223,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *out, unsigned flags)
 {
     if (flags != cudaStreamNonBlocking)
         stop("streams with flags %u are not modelled", flags);
-    *out = new simgpu_queue;
+    *out = new simgpu_queue{};
     return cudaSuccess;
 }
 
@@ -257,6 +257,7 @@ cudaError_t cudaEventDestroy(cudaEvent_t event)
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 {
+    graph_forbid("an event");
     auto reached = std::make_shared<bool>(false);
     event->stream = stream;
     event->reached = reached;
@@ -266,6 +267,7 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)
 
 cudaError_t cudaEventQuery(cudaEvent_t event)
 {
+    graph_forbid("asking for an event");
     if (!event->reached || *event->reached)
         return cudaSuccess;
     go_on(event->stream);
@@ -288,13 +290,22 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
     return cudaSuccess;
 }
 
-/* From ordinary host memory the runtime has taken the bytes when it returns; to it, they have arrived. */
+/*
+ * From ordinary host memory the runtime has taken the bytes when it returns; to it, they have arrived. Pinned memory is
+ * read and written when the copy's turn comes.
+ */
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream)
 {
     if (bytes == 0)
         return cudaSuccess;
+    if (kind != cudaMemcpyDeviceToDevice)
+        graph_forbid("a copy between host and device");
     if (kind == cudaMemcpyDeviceToHost) {
         memory_check(from, bytes, "a copy to the host");
+        if (memory_is_pinned(to, bytes)) {
+            queue_add(stream, [=] { memcpy(to, from, bytes); });
+            return cudaSuccess;
+        }
         queue_run(stream);
         memory_open();
         memcpy(to, from, bytes);
@@ -304,6 +315,10 @@ cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, cudaMemcpy
     memory_check(to, bytes, "a copy to the device");
     if (kind == cudaMemcpyDeviceToDevice) {
         memory_check(from, bytes, "a copy from the device");
+        queue_add(stream, [=] { memcpy(to, from, bytes); });
+        return cudaSuccess;
+    }
+    if (memory_is_pinned(from, bytes)) {
         queue_add(stream, [=] { memcpy(to, from, bytes); });
         return cudaSuccess;
     }
