@@ -79,7 +79,8 @@ static const struct option table[] = {
     {"stall-limit-s", "S", OPTION_INT, SETTING(stall_limit_s), .default_value = "120", .min = 1,
      .max = 86400, .help = "/health is 503 when work runs and no token came for so long"},
     {"no-confine", NULL, OPTION_FLAG, SETTING(no_confine), .heading = "Other",
-     .help = "keep the system calls and capabilities that serving never needs"},
+     .help = "keep the system calls and capabilities that serving never needs, here and in "
+             "workers"},
     {0}};
 
 static const struct option_set options = {
@@ -106,6 +107,7 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .n_pipelines = settings->n_pipelines,
                                     .n_stages = settings->n_stages,
                                     .codec = true,
+                                    .no_confine = settings->no_confine,
                                     .kv_blocks = settings->kv_blocks,
                                     .prefill_rows = settings->prefill_chunk,
                                     .threads = settings->threads,
