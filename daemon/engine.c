@@ -53,6 +53,7 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .compute = options->compute == ENGINE_F32
                                                   ? MGPT__COMPUTE__COMPUTE_F32
                                                   : MGPT__COMPUTE__COMPUTE_BF16,
+                                   .link = options->link,
                                    .kv_blocks = kv_blocks,
                                    .rows_max = scheduler->rows_max,
                                    .sequences_max = 2 * scheduler->running_max,

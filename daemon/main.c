@@ -22,7 +22,7 @@ enum { READY_LOOK_MS = 100 };
 
 struct settings {
     const char *config, *model, *vq, *device, *http, *model_name, *api_key;
-    int compute, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
+    int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
     bool no_confine;
 };
@@ -30,6 +30,8 @@ struct settings {
 #define SETTING(field) offsetof(struct settings, field)
 
 static const char *const computes[] = {[ENGINE_F32] = "f32", [ENGINE_BF16] = "bf16", NULL};
+static const char *const links[] = {
+    [ENGINE_LINK_AUTO] = "auto", [ENGINE_LINK_ZMQ] = "zmq", [ENGINE_LINK_NCCL] = "nccl", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug",
                                      NULL}; /* as enum log_level */
 
@@ -49,6 +51,8 @@ static const struct option table[] = {
      .max = ENGINE_PIPELINES_MAX, .help = "whole models side by side, each of --stages processes"},
     {"device", "NAME", OPTION_TEXT, SETTING(device), .default_value = "cpu",
      .help = "cpu, cuda (stage k on device k) or cuda:K"},
+    {"link", "KIND", OPTION_CHOICE, SETTING(link), .choices = links, .default_value = "auto",
+     .help = "between stages; auto: NCCL between CUDA devices where it is there, else ZeroMQ"},
     {"threads", "N", OPTION_INT, SETTING(threads), .max = 1024,
      .help = "of each worker [its share of the cores]"},
     {"kv-blocks", "N", OPTION_INT, SETTING(kv_blocks), .max = 1 << 22,
@@ -104,6 +108,7 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .device = settings->device,
                                     .log_level = levels[settings->log_level],
                                     .compute = (enum engine_compute)settings->compute,
+                                    .link = (enum engine_link)settings->link,
                                     .n_pipelines = settings->n_pipelines,
                                     .n_stages = settings->n_stages,
                                     .codec = true,

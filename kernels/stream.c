@@ -143,6 +143,13 @@ const char *stream_device_name(const struct stream *stream)
     return stream->device ? "cuda" : "cpu";
 }
 
+bool stream_room(const struct stream *stream, size_t *free_bytes, size_t *total_bytes)
+{
+    if (stream->device)
+        stream->device->operations->room(stream->device, free_bytes, total_bytes);
+    return stream->device != NULL;
+}
+
 struct device *stream_device(const struct stream *stream)
 {
     return stream->device;

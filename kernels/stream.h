@@ -10,6 +10,7 @@
 #ifndef MGPT_KERNELS_STREAM_H
 #define MGPT_KERNELS_STREAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -118,6 +119,9 @@ uint64_t stream_n_replays(const struct stream *stream);
 /* Device memory held through this stream, with what it took for itself when it was created; 0 on
  * the CPU. */
 size_t stream_held_bytes(const struct stream *stream);
+
+/* Memory of the device; false on the CPU. */
+bool stream_room(const struct stream *stream, size_t *free_bytes, size_t *total_bytes);
 
 /* The device behind the stream (device.h), for dispatch; NULL on the CPU. */
 struct device *stream_device(const struct stream *stream);

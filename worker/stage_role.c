@@ -113,12 +113,16 @@ static struct link_nccl_options nccl_options(const struct stage_role *role)
                                       .rows_bytes_max = role->link_rows_bytes};
 }
 
-/* Device memory of the links by NCCL that this stage has, or will have. */
-static size_t link_bytes(const struct stage_role *role, const Mgpt__Load *load)
+/* Device memory of one end of a link by NCCL; the one to the next stage is made by Connect. */
+static size_t link_end_bytes(const struct stage_role *role)
 {
     struct link_nccl_options options = nccl_options(role);
-    int n = (load->stage_index > 0) + (load->stage_index + 1 < load->n_stages);
-    return role->link_rows_bytes > 0 ? (size_t)n * link_nccl_bytes(&options) : 0;
+    return role->link_rows_bytes > 0 ? link_nccl_bytes(&options) : 0;
+}
+
+static size_t n_links_out(const Mgpt__Load *load)
+{
+    return load->stage_index + 1 < load->n_stages ? 1 : 0;
 }
 
 /* The link is bound before weights are read, so that the endpoint is good whenever the controller
@@ -156,7 +160,8 @@ static enum status load_stage(struct stage_role *role, const Mgpt__Load *load,
         .kv_blocks = (int)load->kv_blocks,
         .sequences_max = (int)load->sequences_max,
         .rows_max = (int)load->rows_max,
-        .outputs_max = (int)(load->outputs_max ? load->outputs_max : load->rows_max)};
+        .outputs_max = (int)(load->outputs_max ? load->outputs_max : load->rows_max),
+        .link_bytes = n_links_out(load) * link_end_bytes(role)};
     enum status st = STATUS_OK;
     if (options.outputs_max > PLAN_OUTPUTS_MAX)
         options.outputs_max = PLAN_OUTPUTS_MAX;
@@ -207,7 +212,8 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     loaded.fingerprint = facts->fingerprint;
     loaded.weight_bytes = memory.weight_bytes;
     loaded.kv_bytes = memory.kv_bytes;
-    loaded.activation_bytes = memory.activation_bytes + link_bytes(role, load);
+    loaded.activation_bytes = memory.activation_bytes +
+                              (n_links_out(load) + (role->in ? 1 : 0)) * link_end_bytes(role);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
     if (role->in) {

@@ -160,8 +160,8 @@ static json_t *stages_json(const struct engine_stats *stats)
         const struct engine_stage_stats *stage = &stats->stages[i];
         json_array_append_new(
             list,
-            json_pack("{s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s}", "pid", stage->pid,
-                      "units", stage->units, "bytes", (json_int_t)stage->weight_bytes, "file_bytes",
+            json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s}", "pid", stage->pid,
+                      "units", stage->units, "link", stage->link, "bytes", (json_int_t)stage->weight_bytes, "file_bytes",
                       (json_int_t)stage->file_bytes, "kv_bytes", (json_int_t)stage->kv_bytes,
                       "activation_bytes", (json_int_t)stage->activation_bytes, "resident_bytes",
                       (json_int_t)stage->resident_bytes, "busy_s", (double)stage->busy_ns * 1e-9,
@@ -241,6 +241,7 @@ int command_inspect_generate(int argc, char **argv)
         ROW_CHUNK,
         ROW_KV_BLOCKS,
         ROW_DEVICE,
+        ROW_LINK,
         ROW_THREADS,
         {0}};
     static const struct option_set set = {

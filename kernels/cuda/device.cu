@@ -51,6 +51,13 @@ static void free_memory(struct device *device, void *memory, size_t bytes)
     cuda_release(cuda_of(device), memory, bytes);
 }
 
+/* A device that does not tell has room: what does not fit is told when it is reserved. */
+static void room(const struct device *, size_t *free_bytes, size_t *total_bytes)
+{
+    if (cudaMemGetInfo(free_bytes, total_bytes) != cudaSuccess)
+        *free_bytes = *total_bytes = SIZE_MAX;
+}
+
 static size_t held_bytes(const struct device *device)
 {
     return ((const struct cuda_device *)device)->held_bytes;
@@ -116,6 +123,7 @@ static const struct device_operations operations = {close_device,
                                                     alloc_memory,
                                                     free_memory,
                                                     held_bytes,
+                                                    room,
                                                     upload,
                                                     download,
                                                     copy,
