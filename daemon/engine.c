@@ -126,6 +126,7 @@ static enum status create_workers(struct engine *engine, struct error *err)
     engine->crew.vq_dir = options->vq_dir;
     engine->crew.device = options->device;
     engine->crew.log_level = options->log_level;
+    engine->crew.no_confine = options->no_confine;
     engine->crew.threads = options->threads;
     st = create_pipelines(engine, err);
     if (st == STATUS_OK && options->codec)

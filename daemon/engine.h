@@ -48,8 +48,9 @@ struct engine_options {
     enum engine_link link; /* what carries activations between stages */
     int n_pipelines; /* 0: no transformer */
     int n_stages;
-    bool codec;    /* start a worker for pictures */
-    bool draws;    /* start a worker for ENGINE_DRAW */
+    bool codec;      /* start a worker for pictures */
+    bool draws;      /* start a worker for ENGINE_DRAW */
+    bool no_confine; /* workers keep the system calls and capabilities they never need */
     int kv_blocks; /* of 64 positions, a stage; 0: room for max(4, 2 (n_stages + 1)) of the longest
                       guided pictures */
     int prefill_rows; /* prompt tokens of a step; 0: the scheduler decides */

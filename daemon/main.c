@@ -16,6 +16,7 @@
 #include "daemon/config_file.h"
 #include "daemon/engine.h"
 #include "daemon/http_server.h"
+#include "model/utf8.h"
 
 enum { READY_LOOK_MS = 100 };
 
@@ -82,7 +83,8 @@ static const struct option table[] = {
     {"stall-limit-s", "S", OPTION_INT, SETTING(stall_limit_s), .default_value = "120", .min = 1,
      .max = 86400, .help = "/health is 503 when work runs and no token came for so long"},
     {"no-confine", NULL, OPTION_FLAG, SETTING(no_confine), .heading = "Other",
-     .help = "keep the system calls and capabilities that serving never needs"},
+     .help = "keep the system calls and capabilities that serving never needs, here and in "
+             "workers"},
     {0}};
 
 static const struct option_set options = {
@@ -110,6 +112,7 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .n_pipelines = settings->n_pipelines,
                                     .n_stages = settings->n_stages,
                                     .codec = true,
+                                    .no_confine = settings->no_confine,
                                     .kv_blocks = settings->kv_blocks,
                                     .prefill_rows = settings->prefill_chunk,
                                     .threads = settings->threads,
@@ -122,6 +125,10 @@ static enum status start_engine(struct service *service, const struct settings *
 static enum status start_http(struct service *service, const struct settings *settings,
                               struct error *err)
 {
+    const char *name = settings->model_name;
+    if (name && (!*name || utf8_find_invalid(name, strlen(name)) < strlen(name)))
+        return error_set(err, STATUS_INVALID, "--model-name is '%s', expected a name in UTF-8",
+                         name);
     struct http_options http = {.address = settings->http,
                                 .engine = service->engine,
                                 .model = service->model,

@@ -61,6 +61,8 @@ enum status worker_start(struct worker *worker, int64_t now_ms, struct error *er
         arguments[n++] = "--threads";
         arguments[n++] = threads;
     }
+    if (crew->no_confine)
+        arguments[n++] = "--no-confine";
     arguments[n] = NULL;
     CHECK(n < WORKER_PROCESS_ARGUMENTS_MAX);
     enum status st =

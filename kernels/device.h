@@ -74,11 +74,18 @@ struct device_facts {
     int n_processors;
 };
 
+/* As CUDA counts: 13000 is 13.0, of cuBLASLt 130100 is 13.1.0. 0: it is not there. */
+struct device_versions {
+    int driver, runtime;
+    size_t blas;
+};
+
 /* ---- kernels/cuda; kernels/cuda_absent.c answers STATUS_UNSUPPORTED in builds without it ---- */
 
 /* STATUS_NOT_FOUND: no driver, or no such device; the text says what to do. */
 enum status cuda_device_open(struct device **out, int index, struct error *err);
 enum status cuda_device_count(int *out, struct error *err);
 enum status cuda_device_describe(struct device_facts *out, int index, struct error *err);
+enum status cuda_device_versions(struct device_versions *out, struct error *err);
 
 #endif

@@ -92,6 +92,26 @@ class Losses(unittest.TestCase):
 
 
 @unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
+class InspectDevice(unittest.TestCase):
+    def test_what_there_is(self):
+        environment = {"SIMGPU_DEVICES": "2", "SIMGPU_MEMORY_MB": "8192,64", "SIMGPU_CAPABILITY": "8.0,7.5", "SIMGPU_NCCL_VERSION": "22705"}
+        cuda = mgpt_json("inspect", "device", env=environment)["cuda"]
+        self.assertEqual((cuda["driver"], cuda["runtime"], cuda["nccl"]), ("13.0", "13.0", "2.27.5"))
+        self.assertNotIn("error", cuda)
+        first, second = cuda["devices"]
+        self.assertEqual((first["index"], first["path"], first["memory_bytes"]), (0, "sm_80", 8192 << 20))
+        self.assertLessEqual(first["free_bytes"], first["memory_bytes"])
+        self.assertIn("expected sm_80 or newer", second["error"])
+        self.assertEqual(mgpt_json("inspect", "device", "--device", "cuda:0", env=environment), {"cuda": {**cuda, "devices": [first]}})
+        for device, word in (("cuda:1", "sm_75"), ("cuda:2", "no CUDA device 2: this machine has 2")):
+            self.assertIn(word, refused(self, 1, "inspect", "device", "--device", device, env=environment))
+
+    def test_no_driver(self):
+        self.assertIn("driver", mgpt_json("inspect", "device", env={"SIMGPU_DEVICES": "-1"})["cuda"]["error"])
+        self.assertIn("driver", refused(self, 1, "inspect", "device", "--device", "cuda", env={"SIMGPU_DEVICES": "-1"}))
+
+
+@unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
 class Refusals(unittest.TestCase):
     """One line each that says what to do."""
 

@@ -15,6 +15,7 @@
 #include "base/options.h"
 #include "worker/control.h"
 #include "worker/cpu_list.h"
+#include "worker/devices.h"
 #include "worker/measure.h"
 
 struct settings {
@@ -67,7 +68,8 @@ static const struct option_set options = {
     .program = "mgpt-worker",
     .about =
         "One process, one device: runs one stage of a model, or its picture codec, for an mgptd. "
-        "With --measure as the first option: measures the machine instead (--measure --help).",
+        "With --measure as the first option: measures the machine instead; with --devices: lists what "
+        "it could run on (each has --help).",
     .options = table,
     .example = "mgpt-worker --connect tcp://gpu-host:9300 --key worker.key --model ./7b"};
 
@@ -194,6 +196,8 @@ int main(int argc, char **argv)
     struct settings settings = {0};
     if (argc > 1 && strcmp(argv[1], "--measure") == 0)
         return measure_main(argc - 2, argv + 2);
+    if (argc > 1 && strcmp(argv[1], "--devices") == 0)
+        return devices_main(argc - 2, argv + 2);
     int exit_code = options_start(&options, &settings, argc - 1, argv + 1);
     if (exit_code >= 0)
         return exit_code;

@@ -204,6 +204,18 @@ extern "C" enum status cuda_device_describe(struct device_facts *out, int index,
                                             cudaGetErrorString(error));
 }
 
+extern "C" enum status cuda_device_versions(struct device_versions *out, struct error *err)
+{
+    memset(out, 0, sizeof(*out));
+    cudaError_t error = cudaRuntimeGetVersion(&out->runtime);
+    if (error == cudaSuccess)
+        error = cudaDriverGetVersion(&out->driver);
+    out->blas = cublasLtGetVersion();
+    return error == cudaSuccess
+               ? STATUS_OK
+               : error_set(err, STATUS_INTERNAL, "cannot ask CUDA for its versions: %s", cudaGetErrorString(error));
+}
+
 static enum status open_parts(struct cuda_device *cuda, struct error *err)
 {
     cudaError_t error = cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking);
