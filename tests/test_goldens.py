@@ -29,6 +29,9 @@ def softmax(rows):
 
 
 class GoldenTest(unittest.TestCase):
+    """test_goldens_device.py sets these: where the codec works, and where the stages do."""
+    device, stages = (), ()
+
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
@@ -50,7 +53,7 @@ class GoldenTest(unittest.TestCase):
         else:
             what = ["--prompt", case["prompt"]]
         return mgpt_json("inspect", "generate", "--model", golden.model, *what, "--size", f"{case['width']}x{case['height']}",
-                         "--guidance", case["cfg"], *more)
+                         "--guidance", case["cfg"], *self.stages, *more)
 
 
 class TextTest(GoldenTest):
@@ -88,7 +91,7 @@ class PictureTest(GoldenTest):
         def check(golden, case):
             crop = self.file("crop.png")
             got = mgpt_json("inspect", "encode", "--model", golden.model, "--image", golden.path(case["file"]), "--target-size", 128,
-                            "--crop", crop)
+                            "--crop", crop, *self.device)
             mine, reference = pixels(crop), pixels(golden.path(case["crop"]))
             self.assertEqual(mine.shape, reference.shape)
             difference = np.abs(mine - reference)
@@ -107,7 +110,7 @@ class PictureTest(GoldenTest):
 
     def decode(self, golden, ids, reference):
         out = self.file("decoded.png")
-        mgpt("inspect", "decode", "--model", golden.model, "--ids", write_json(self.file("ids.json"), ids), "-o", out)
+        mgpt("inspect", "decode", "--model", golden.model, "--ids", write_json(self.file("ids.json"), ids), "-o", out, *self.device)
         self.assertLessEqual(np.abs(pixels(out) - pixels(golden.path(reference))).max(), 1)
 
     def test_decode(self):
@@ -119,7 +122,7 @@ class LogitsTest(GoldenTest):
     def logits(self, golden, case, compute):
         out = self.file("logits.safetensors")
         mgpt("inspect", "logits", "--model", golden.model, "--ids", write_json(self.file("ids.json"), case["ids"]),
-             "--positions", ",".join(map(str, case["positions"])), "--out", out, "--compute", compute)
+             "--positions", ",".join(map(str, case["positions"])), "--out", out, "--compute", compute, *self.stages)
         reference = read_tensors(golden.path("logits.safetensors"))[case["tensor"]].astype(np.float64)
         mine = read_tensors(out)["logits"].astype(np.float64)
         self.assertEqual(mine.shape, reference.shape)
@@ -145,7 +148,7 @@ class LogitsTest(GoldenTest):
         self.each("logits", check)
 
 
-class GenerateTest(GoldenTest):
+class GreedyTest(GoldenTest):
     def test_greedy(self):
         def check(golden, case):
             got = self.generate(golden, case, "--temperature", 0, "--compute", "f32")
@@ -158,6 +161,8 @@ class GenerateTest(GoldenTest):
 
         self.each("greedy", check)
 
+
+class DrawTest(GoldenTest):
     def test_law_of_the_draw(self):
         """20,000 draws follow softmax after top-k (ties with the k-th stay) and temperature."""
         golden, draws = GOLDENS[0], 20000

@@ -2,7 +2,6 @@
 
 Runs in builds with -DMGPT_SIMGPU=ON, as ./run test makes one in BUILD/sim; in others the tests are skipped.
 """
-import json
 import os
 import subprocess
 import unittest
@@ -10,7 +9,7 @@ import unittest
 import harness
 
 SIM = harness.BUILD
-SUM, COPY = "sum", "copy"
+SUM, COPY, PARTS = "sum", "copy", "parts"
 
 
 IS_SIMULATED = os.path.exists(os.path.join(SIM, "tests", "broken_kernels"))
@@ -28,12 +27,16 @@ class Faults(unittest.TestCase):
 
     def test_right_kernels_pass_under_every_seed(self):
         for seed in range(8):
-            for kind in (SUM, COPY):
+            for kind in (SUM, COPY, PARTS):
                 self.assertEqual(run_fault(kind, 0, SIMGPU_SEED=str(seed)), (0, ""))
 
     def test_dropped_barrier_gives_wrong_sums(self):
         for seed in range(8):
             self.assertNotEqual(run_fault(SUM, 1, SIMGPU_SEED=str(seed))[0], 0)
+
+    def test_blocks_take_turns_in_any_order(self):
+        codes = {run_fault(PARTS, 10, SIMGPU_SEED=str(seed))[0] for seed in range(8)}
+        self.assertIn(1, codes)
 
     def assert_stops(self, kind, fault, words, **environment):
         code, text = run_fault(kind, fault, **environment)
@@ -43,6 +46,10 @@ class Faults(unittest.TestCase):
     def test_writes_outside(self):
         self.assert_stops(SUM, 2, "wrote behind its shared memory")
         self.assert_stops(SUM, 3, "wrote outside an allocation")
+
+    def test_reads_outside(self):
+        """The red zone is NaN to its readers; the address sanitizer, where it is built in, ends the program."""
+        self.assertNotEqual(run_fault(SUM, 9)[0], 0)
 
     def test_threads_that_do_not_meet(self):
         self.assert_stops(SUM, 4, "others have ended")
@@ -64,11 +71,14 @@ class Faults(unittest.TestCase):
 @unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
 class Kernels(unittest.TestCase):
     def test_against_twins(self):
-        """Seed 1 is the unit test's own run."""
-        done = subprocess.run([os.path.join(SIM, "tests", "device_test")], capture_output=True, text=True, timeout=300,
-                              env={**os.environ, "SIMGPU_SEED": "2"})
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        self.assertNotIn("skipped", done.stdout)
+        """Seed 1 is the unit tests' own run."""
+        for program in ("device_test", "device_sample_test", "device_codec_test"):
+            for seed in ("2", "3"):
+                with self.subTest(program=program, seed=seed):
+                    done = subprocess.run([os.path.join(SIM, "tests", program)], capture_output=True, text=True, timeout=300,
+                                          env={**os.environ, "SIMGPU_SEED": seed})
+                    self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+                    self.assertNotIn("skipped", done.stdout)
 
 
 def mgpt(*arguments, **environment):
@@ -78,25 +88,7 @@ def mgpt(*arguments, **environment):
 
 @unittest.skipUnless(IS_SIMULATED, "skipped: a build without the simulated device")
 class Worker(unittest.TestCase):
-    """The whole worker on the device; the goldens' own limits as in check_goldens.py."""
-
-    def greedy(self, name, case, stages):
-        model = os.path.join(harness.GOLDEN, name, "model")
-        done = mgpt("inspect", "generate", "--model", model, "--prompt", case["prompt"], "--size",
-                    f"{case['width']}x{case['height']}", "--guidance", case["cfg"], "--temperature", 0, "--compute",
-                    "f32", "--device", "cuda", "--stages", stages)
-        self.assertEqual(done.returncode, 0, done.stderr)
-        answer = json.loads(done.stdout)
-        sure = next((i for i, margin in enumerate(case["margin"]) if margin < 1e-3), len(case["tokens"]))
-        self.assertEqual(answer["ids"][:sure], case["tokens"][:sure])
-        self.assertEqual(len(answer["stages"]), stages)
-
-    def test_greedy_pictures_over_stages(self):
-        for name, stages in (("v7b", 1), ("v34b", 4)):
-            with open(os.path.join(harness.GOLDEN, name, "cases", "cases.json")) as file:
-                case = next(c for c in json.load(file)["greedy"] if "prompt" in c)
-            with self.subTest(model=name, stages=stages):
-                self.greedy(name, case, stages)
+    """The whole worker on the device; what it answers is test_goldens_device.py's."""
 
     def test_a_library_that_varies_is_refused(self):
         model = os.path.join(harness.GOLDEN, "v7b", "model")

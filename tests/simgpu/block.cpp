@@ -46,7 +46,7 @@ place here;
 namespace
 {
 
-enum { STACK_BYTES = 128 << 10, NAN_BYTE = 0xff, RED_BYTE = 0xa5, SHARED_RED_BYTES = 1024 };
+enum { STACK_BYTES = 128 << 10, NAN_BYTE = 0xff, SHARED_RED_BYTES = 1024 };
 enum thread_state { THREAD_FRESH, THREAD_READY, THREAD_AT_WARP, THREAD_AT_BARRIER, THREAD_DONE };
 
 struct fiber {
@@ -217,7 +217,7 @@ bool end_or_release()
 void run_block()
 {
     memset(m.shared, NAN_BYTE, m.shared_bytes);
-    memset(m.shared + m.shared_bytes, RED_BYTE, SHARED_RED_BYTES);
+    red_fill(m.shared + m.shared_bytes, SHARED_RED_BYTES);
     for (int i = 0; i < m.n_threads; i++) {
         thread &t = m.threads[(size_t)i];
         t.state = THREAD_FRESH;
@@ -233,9 +233,11 @@ void run_block()
     for (int i = 0; i < m.n_threads; i++)
         if (!m.threads[(size_t)i].copies.empty())
             stop_here("ended with asynchronous copies under way");
-    for (int i = 0; i < SHARED_RED_BYTES; i++)
-        if (m.shared[m.shared_bytes + (size_t)i] != RED_BYTE)
-            stop_here("wrote behind its shared memory");
+    unsigned char red[SHARED_RED_BYTES + 2];
+    unsigned char *as_painted = red + ((uintptr_t)red ^ ((uintptr_t)m.shared + m.shared_bytes)) % 2;
+    red_fill(as_painted, SHARED_RED_BYTES);
+    if (memcmp(m.shared + m.shared_bytes, as_painted, SHARED_RED_BYTES) != 0)
+        stop_here("wrote behind its shared memory");
 }
 
 void prepare(const char *name, dim3 block, size_t shared_bytes, const std::function<void()> &body)

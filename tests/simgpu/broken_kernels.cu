@@ -20,7 +20,9 @@ enum fault {
     FAULT_LANES_APART,      /* a shuffle that one lane does not reach */
     FAULT_UNINITIALISED,    /* adds a number of shared memory that nobody wrote */
     FAULT_COPY_NOT_AWAITED, /* reads what cp.async has not brought yet */
-    FAULT_MISALIGNED        /* cp.async to an odd address */
+    FAULT_MISALIGNED,       /* cp.async to an odd address */
+    FAULT_ONE_PAST_READ,    /* reads one number behind its input */
+    FAULT_BLOCKS_IN_ORDER   /* a block that relies on the one before having run */
 };
 
 static __global__ void sum_kernel(float *out, const float *x, int fault)
@@ -28,7 +30,7 @@ static __global__ void sum_kernel(float *out, const float *x, int fault)
     DYNAMIC_SHARED(shared);
     float *sums = (float *)shared;
     const int i = (int)threadIdx.x;
-    sums[i] = x[i];
+    sums[i] = x[i + (fault == FAULT_ONE_PAST_READ)];
     if (fault == FAULT_ONE_PAST_SHARED && i == 0)
         sums[THREADS] = 1;
     if (fault == FAULT_HALF_AT_BARRIER && i >= THREADS / 2)
@@ -68,7 +70,44 @@ static __global__ void copy_kernel(float *out, const float *x, int fault)
         out[0] = sum;
 }
 
-static void run(int fault, bool by_copies, float *result, const float *numbers)
+/* Each block sums its share into parts[block]; with the fault the last one adds up what the others have left by then. */
+static __global__ void parts_kernel(float *out, float *parts, const float *x, int fault)
+{
+    const int n = THREADS / (int)gridDim.x, first = (int)blockIdx.x * n;
+    if (threadIdx.x != 0)
+        return;
+    float sum = 0;
+    for (int i = first; i < first + n; i++)
+        sum += x[i];
+    parts[blockIdx.x] = sum;
+    if (fault == FAULT_BLOCKS_IN_ORDER && blockIdx.x + 1 == gridDim.x)
+        for (int i = 0; i < (int)gridDim.x; i++)
+            out[0] = i ? out[0] + parts[i] : parts[0];
+}
+
+/* The right way: what blocks have left is read by the next launch. */
+static __global__ void add_parts_kernel(float *out, const float *parts, int n_parts)
+{
+    if (threadIdx.x != 0)
+        return;
+    out[0] = parts[0];
+    for (int i = 1; i < n_parts; i++)
+        out[0] += parts[i];
+}
+
+static void run_parts(int fault, float *out, const float *x, cudaStream_t stream)
+{
+    enum { PARTS = 8 };
+    float *parts;
+    cudaMalloc((void **)&parts, PARTS * sizeof(*parts));
+    LAUNCH(parts_kernel, dim3(PARTS), dim3(LANES), 0, stream, out, parts, x, fault);
+    if (fault != FAULT_BLOCKS_IN_ORDER)
+        LAUNCH(add_parts_kernel, dim3(1), dim3(LANES), 0, stream, out, parts, PARTS);
+    cudaStreamSynchronize(stream);
+    cudaFree(parts);
+}
+
+static void run(int fault, const char *kind, float *result, const float *numbers)
 {
     cudaStream_t stream;
     float *x, *out;
@@ -76,7 +115,9 @@ static void run(int fault, bool by_copies, float *result, const float *numbers)
     cudaMalloc((void **)&x, THREADS * sizeof(*x));
     cudaMalloc((void **)&out, sizeof(*out));
     cudaMemcpyAsync(x, numbers, THREADS * sizeof(*x), cudaMemcpyHostToDevice, stream);
-    if (by_copies)
+    if (strcmp(kind, "parts") == 0)
+        run_parts(fault, out, x, stream);
+    else if (strcmp(kind, "copy") == 0)
         LAUNCH(copy_kernel, dim3(1), dim3(THREADS), THREADS * sizeof(float), stream, out, x, fault);
     else
         LAUNCH(sum_kernel, dim3(1), dim3(THREADS), THREADS * sizeof(float), stream, out, x, fault);
@@ -103,6 +144,6 @@ int main(int argc, char **argv)
         printf("%g\n", (double)*x);
         return 0;
     }
-    run(atoi(argv[2]), strcmp(argv[1], "copy") == 0, &result, numbers);
+    run(atoi(argv[2]), argv[1], &result, numbers);
     return result == want ? 0 : 1;
 }

@@ -38,6 +38,8 @@ void memory_open();
 void memory_close();
 /* The bytes lie in one allocation; ends the program otherwise. */
 void memory_check(const void *from, size_t bytes, const char *what);
+/* Fills a red zone: 0xf1 at even addresses, 0xff at odd ones, so that whatever reads it gets a NaN that no device writes. */
+void red_fill(void *start, size_t bytes);
 /* No red zone was written; ends the program otherwise, naming `after`. */
 void memory_check_red_zones(const char *after);
 

@@ -2,7 +2,7 @@
  * memory.cpp - device memory: one range of addresses, allocations between red zones; with SIMGPU_PROTECT=1 closed to the
  * host while no device work runs (slow with much memory: the tests of the worker switch it on).
  *
- * New memory holds NaN bytes (its first MiB: pages that nobody uses cost nothing). Red zones hold a pattern that is looked at after every kernel; the address sanitizer,
+ * New memory holds NaN bytes (its first MiB: pages that nobody uses cost nothing). Red zones hold a pattern that is looked at after every kernel, and is NaN to whoever reads it; the address sanitizer,
  * where it is built in, sees each single access to them.
  */
 #include <cstdio>
@@ -29,7 +29,7 @@ namespace simgpu
 namespace
 {
 
-enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, PAGE_BYTES = 4096, RED_BYTE = 0xa5, NAN_BYTE = 0xff, FILL_BYTES_MAX = 1 << 20 };
+enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, PAGE_BYTES = 4096, NAN_BYTE = 0xff, FILL_BYTES_MAX = 1 << 20 };
 const size_t ARENA_BYTES = (size_t)64 << 30;
 
 struct arena {
@@ -86,7 +86,7 @@ void paint_red(char *start, size_t bytes)
     if (SEEN_BY_SANITIZER)
         POISON(start, bytes);
     else
-        memset(start, RED_BYTE, bytes);
+        red_fill(start, bytes);
 }
 
 size_t tail_bytes(size_t bytes)
@@ -94,15 +94,28 @@ size_t tail_bytes(size_t bytes)
     return round_up(bytes, ALIGNMENT) - bytes + RED_ZONE_BYTES;
 }
 
+/* A tail is shorter than two red zones. */
 bool is_red(const char *start, size_t bytes)
 {
-    static char red[2 * RED_ZONE_BYTES];
+    static char red[2 * RED_ZONE_BYTES + 1];
     if (!red[0])
-        memset(red, RED_BYTE, sizeof(red));
-    return memcmp(start, red, bytes) == 0; /* a tail is shorter than two red zones */
+        red_fill(red, sizeof(red));
+    return memcmp(start, red + ((uintptr_t)start ^ (uintptr_t)red) % 2, bytes) == 0;
 }
 
 } // namespace
+
+void red_fill(void *start, size_t bytes)
+{
+    unsigned char *at = (unsigned char *)start, *end = at + bytes;
+    const uint16_t pair = 0xfff1;
+    if ((uintptr_t)at % 2 && at < end)
+        *at++ = pair >> 8;
+    for (; at + 2 <= end; at += 2)
+        memcpy(at, &pair, 2);
+    if (at < end)
+        *at = pair & 0xff;
+}
 
 long setting(const char *name, long otherwise)
 {
