@@ -21,6 +21,7 @@ struct device_operations {
     enum status (*alloc)(struct device *device, void **out, size_t bytes, struct error *err);
     void (*free)(struct device *device, void *memory, size_t bytes);
     size_t (*held_bytes)(const struct device *device); /* of device memory, this stream's own work memory included */
+    void (*memory)(const struct device *device, struct stream_memory *out);
     void (*upload)(struct device *device, void *to, const void *host, size_t bytes);
     void (*download)(struct device *device, void *host, const void *from, size_t bytes);
     void (*copy)(struct device *device, void *to, const void *from, size_t bytes);

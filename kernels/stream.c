@@ -215,6 +215,13 @@ size_t stream_held_bytes(const struct stream *stream)
     return stream->device ? stream->device->operations->held_bytes(stream->device) : 0;
 }
 
+void stream_memory(const struct stream *stream, struct stream_memory *out)
+{
+    *out = (struct stream_memory){0};
+    if (stream->device)
+        stream->device->operations->memory(stream->device, out);
+}
+
 void stream_parallel(struct stream *stream, stream_task task, void *context)
 {
     pool_run(stream->pool, task, context);

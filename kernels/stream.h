@@ -119,6 +119,15 @@ uint64_t stream_n_replays(const struct stream *stream);
  * the CPU. */
 size_t stream_held_bytes(const struct stream *stream);
 
+/* All 0 on the CPU. */
+struct stream_memory {
+    size_t workspace_bytes;         /* taken for the kernels when the stream was created */
+    size_t held_bytes;              /* as above */
+    size_t free_bytes, total_bytes; /* of the device, whoever uses it */
+};
+
+void stream_memory(const struct stream *stream, struct stream_memory *out);
+
 /* The device behind the stream (device.h), for dispatch; NULL on the CPU. */
 struct device *stream_device(const struct stream *stream);
 

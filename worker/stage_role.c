@@ -200,6 +200,8 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
                               struct load_facts *facts, struct error *err)
 {
     struct stage_memory memory = stage_memory(role->stage);
+    struct stream_memory device;
+    stream_memory(role->options.stream, &device);
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = facts->units;
@@ -210,13 +212,21 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     loaded.activation_bytes = memory.activation_bytes + link_bytes(role, load);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
+    loaded.workspace_bytes = device.workspace_bytes;
+    loaded.device_bytes = device.held_bytes;
+    loaded.device_free_bytes = device.free_bytes;
+    loaded.device_total_bytes = device.total_bytes;
     if (role->in) {
         loaded.link_endpoint = role->in->endpoint;
         loaded.link_key = role->in->key;
     }
-    log_info("worker", "loaded stage=%u units=%s weight_bytes=%zu kv_bytes=%zu resident_bytes=%llu",
+    log_info("worker",
+             "loaded stage=%u units=%s weight_bytes=%zu kv_bytes=%zu activation_bytes=%zu "
+             "workspace_bytes=%zu device_bytes=%zu device_free_bytes=%zu device_total_bytes=%zu "
+             "resident_bytes=%llu",
              load->stage_index, facts->units, memory.weight_bytes, memory.kv_bytes,
-             (unsigned long long)loaded.resident_bytes);
+             memory.activation_bytes, device.workspace_bytes, device.held_bytes, device.free_bytes,
+             device.total_bytes, (unsigned long long)loaded.resident_bytes);
     return reply_send(role->options.control, MESSAGE_LOADED, &loaded.base, err);
 }
 

@@ -56,6 +56,14 @@ static size_t held_bytes(const struct device *device)
     return ((const struct cuda_device *)device)->held_bytes;
 }
 
+static void memory(const struct device *device, struct stream_memory *out)
+{
+    const struct cuda_device *cuda = (const struct cuda_device *)device;
+    out->workspace_bytes = cuda->workspace_bytes;
+    out->held_bytes = cuda->held_bytes;
+    cudaMemGetInfo(&out->free_bytes, &out->total_bytes);
+}
+
 static void upload(struct device *device, void *to, const void *host, size_t bytes)
 {
     cuda_upload(cuda_of(device), to, host, bytes);
@@ -116,6 +124,7 @@ static const struct device_operations operations = {close_device,
                                                     alloc_memory,
                                                     free_memory,
                                                     held_bytes,
+                                                    memory,
                                                     upload,
                                                     download,
                                                     copy,
@@ -239,6 +248,7 @@ extern "C" enum status cuda_device_open(struct device **out, int index, struct e
         close_device(&cuda->base);
         return error_wrap(err, st, "CUDA device %d", index);
     }
+    cuda->workspace_bytes = cuda->held_bytes;
     *out = &cuda->base;
     return STATUS_OK;
 }
