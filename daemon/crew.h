@@ -9,6 +9,7 @@
 #define MGPT_DAEMON_CREW_H
 
 #include <sched.h>
+#include <stdbool.h>
 
 #include "daemon/private_folder.h"
 #include "daemon/worker_process.h"
@@ -19,6 +20,7 @@ struct crew {
     char endpoint[PRIVATE_FOLDER_ENDPOINT_BYTES];
     char worker_path[WORKER_PROCESS_PATH_BYTES];
     const char *model_dir, *vq_dir, *device, *log_level; /* borrowed; vq_dir may be NULL */
+    bool no_confine;                                     /* workers keep what they never need */
     int threads;                                         /* of a worker; 0: all its cores */
     cpu_set_t allowed;                                   /* the cores this process may use */
     int n_lives; /* sockets are named after it, so that no new one meets a dead one's file */

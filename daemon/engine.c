@@ -53,6 +53,7 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .compute = options->compute == ENGINE_F32
                                                   ? MGPT__COMPUTE__COMPUTE_F32
                                                   : MGPT__COMPUTE__COMPUTE_BF16,
+                                   .link = options->link,
                                    .kv_blocks = kv_blocks,
                                    .rows_max = scheduler->rows_max,
                                    .sequences_max = 2 * scheduler->running_max,
@@ -125,6 +126,7 @@ static enum status create_workers(struct engine *engine, struct error *err)
     engine->crew.vq_dir = options->vq_dir;
     engine->crew.device = options->device;
     engine->crew.log_level = options->log_level;
+    engine->crew.no_confine = options->no_confine;
     engine->crew.threads = options->threads;
     st = create_pipelines(engine, err);
     if (st == STATUS_OK && options->codec)

@@ -26,6 +26,9 @@
 
 enum engine_compute { ENGINE_F32, ENGINE_BF16 };
 
+/* AUTO: NCCL between CUDA devices where the workers have it, else ZeroMQ. */
+enum engine_link { ENGINE_LINK_AUTO, ENGINE_LINK_ZMQ, ENGINE_LINK_NCCL };
+
 enum {
     ENGINE_PIPELINES_MAX = 16,
     ENGINE_STAGES_MAX = 64, /* of one pipeline; never more than layers + 2 */
@@ -42,10 +45,12 @@ struct engine_options {
     const char *device;      /* NULL: "cpu" */
     const char *log_level;   /* of the workers; NULL: "info" */
     enum engine_compute compute;
+    enum engine_link link; /* what carries activations between stages */
     int n_pipelines; /* 0: no transformer */
     int n_stages;
-    bool codec;    /* start a worker for pictures */
-    bool draws;    /* start a worker for ENGINE_DRAW */
+    bool codec;      /* start a worker for pictures */
+    bool draws;      /* start a worker for ENGINE_DRAW */
+    bool no_confine; /* workers keep the system calls and capabilities they never need */
     int kv_blocks; /* of 64 positions, a stage; 0: room for max(4, 2 (n_stages + 1)) of the longest
                       guided pictures */
     int prefill_rows; /* prompt tokens of a step; 0: the scheduler decides */
@@ -169,6 +174,7 @@ struct engine_stage_stats {
     int pipeline, stage;
     int pid;
     bool ready;
+    const char *link;                    /* to the next stage: "nccl", "zmq"; "": none now */
     char units[ENGINE_UNITS_TEXT_BYTES]; /* "embed,0-3" */
     char digest[ENGINE_FACT_TEXT_BYTES], fingerprint[ENGINE_FACT_TEXT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;

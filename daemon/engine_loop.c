@@ -148,6 +148,7 @@ static void fill_stage(struct engine_stage_stats *out, const struct engine *engi
     out->stage = k;
     out->pid = (int)stage->worker.process.pid;
     out->ready = stage->loaded && stage->epoch == stages->epoch;
+    out->link = stages_link_name(stages, k);
     memcpy(out->units, stage->facts.units, sizeof(out->units));
     memcpy(out->digest, stage->facts.digest, sizeof(out->digest));
     memcpy(out->fingerprint, stage->facts.fingerprint, sizeof(out->fingerprint));

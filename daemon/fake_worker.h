@@ -118,18 +118,28 @@ static inline void fake_worker_expect_silence(struct fake_worker *worker)
     }
 }
 
-static inline void fake_worker_hello(struct fake_worker *worker, const struct worker *of)
+/* nccl_version: 0: it has none. */
+static inline void fake_worker_hello_with(struct fake_worker *worker, const struct worker *of,
+                                          uint32_t nccl_version, const char *host)
 {
     Mgpt__Hello hello = MGPT__HELLO__INIT;
     hello.role = of->role;
     hello.pid = (uint64_t)of->process.pid;
-    hello.host = hello.device = hello.code_path = hello.version = "";
+    hello.device = hello.code_path = hello.version = "";
+    hello.host = (char *)(uintptr_t)host;
+    hello.nccl_version = nccl_version;
     fake_worker_say(worker, MESSAGE_HELLO, &hello.base);
 }
 
+static inline void fake_worker_hello(struct fake_worker *worker, const struct worker *of)
+{
+    fake_worker_hello_with(worker, of, 0, "");
+}
+
 /* Loaded with the digest that the units of `stage` have; endpoint: of its link, "" for stage 0. */
-static inline void fake_worker_loaded(struct fake_worker *worker, const struct stage *stage,
-                                      uint64_t epoch, const char *endpoint)
+static inline void fake_worker_loaded_with(struct fake_worker *worker, const struct stage *stage,
+                                           uint64_t epoch, const char *endpoint,
+                                           const char *fingerprint)
 {
     unsigned char digest[CHECKPOINT_DIGEST_BYTES];
     char text[2 * CHECKPOINT_DIGEST_BYTES + 1];
@@ -142,9 +152,16 @@ static inline void fake_worker_loaded(struct fake_worker *worker, const struct s
     loaded.epoch = epoch;
     loaded.digest = text;
     loaded.units = "fake";
-    loaded.fingerprint = loaded.link_key = "";
+    loaded.link_key = "";
+    loaded.fingerprint = (char *)(uintptr_t)fingerprint;
     loaded.link_endpoint = (char *)(uintptr_t)endpoint;
     fake_worker_say(worker, MESSAGE_LOADED, &loaded.base);
+}
+
+static inline void fake_worker_loaded(struct fake_worker *worker, const struct stage *stage,
+                                      uint64_t epoch, const char *endpoint)
+{
+    fake_worker_loaded_with(worker, stage, epoch, endpoint, "");
 }
 
 static inline void fake_worker_ready(struct fake_worker *worker, uint64_t epoch)

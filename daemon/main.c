@@ -16,12 +16,13 @@
 #include "daemon/config_file.h"
 #include "daemon/engine.h"
 #include "daemon/http_server.h"
+#include "model/utf8.h"
 
 enum { READY_LOOK_MS = 100 };
 
 struct settings {
     const char *config, *model, *vq, *device, *http, *model_name, *api_key;
-    int compute, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
+    int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
     bool no_confine;
 };
@@ -29,6 +30,8 @@ struct settings {
 #define SETTING(field) offsetof(struct settings, field)
 
 static const char *const computes[] = {[ENGINE_F32] = "f32", [ENGINE_BF16] = "bf16", NULL};
+static const char *const links[] = {
+    [ENGINE_LINK_AUTO] = "auto", [ENGINE_LINK_ZMQ] = "zmq", [ENGINE_LINK_NCCL] = "nccl", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug",
                                      NULL}; /* as enum log_level */
 
@@ -48,6 +51,8 @@ static const struct option table[] = {
      .max = ENGINE_PIPELINES_MAX, .help = "whole models side by side, each of --stages processes"},
     {"device", "NAME", OPTION_TEXT, SETTING(device), .default_value = "cpu",
      .help = "cpu, cuda (stage k on device k) or cuda:K"},
+    {"link", "KIND", OPTION_CHOICE, SETTING(link), .choices = links, .default_value = "auto",
+     .help = "between stages; auto: NCCL between CUDA devices where it is there, else ZeroMQ"},
     {"threads", "N", OPTION_INT, SETTING(threads), .max = 1024,
      .help = "of each worker [its share of the cores]"},
     {"kv-blocks", "N", OPTION_INT, SETTING(kv_blocks), .max = 1 << 22,
@@ -78,7 +83,8 @@ static const struct option table[] = {
     {"stall-limit-s", "S", OPTION_INT, SETTING(stall_limit_s), .default_value = "120", .min = 1,
      .max = 86400, .help = "/health is 503 when work runs and no token came for so long"},
     {"no-confine", NULL, OPTION_FLAG, SETTING(no_confine), .heading = "Other",
-     .help = "keep the system calls and capabilities that serving never needs"},
+     .help = "keep the system calls and capabilities that serving never needs, here and in "
+             "workers"},
     {0}};
 
 static const struct option_set options = {
@@ -102,9 +108,11 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .device = settings->device,
                                     .log_level = levels[settings->log_level],
                                     .compute = (enum engine_compute)settings->compute,
+                                    .link = (enum engine_link)settings->link,
                                     .n_pipelines = settings->n_pipelines,
                                     .n_stages = settings->n_stages,
                                     .codec = true,
+                                    .no_confine = settings->no_confine,
                                     .kv_blocks = settings->kv_blocks,
                                     .prefill_rows = settings->prefill_chunk,
                                     .threads = settings->threads,
@@ -117,6 +125,10 @@ static enum status start_engine(struct service *service, const struct settings *
 static enum status start_http(struct service *service, const struct settings *settings,
                               struct error *err)
 {
+    const char *name = settings->model_name;
+    if (name && (!*name || utf8_find_invalid(name, strlen(name)) < strlen(name)))
+        return error_set(err, STATUS_INVALID, "--model-name is '%s', expected a name in UTF-8",
+                         name);
     struct http_options http = {.address = settings->http,
                                 .engine = service->engine,
                                 .model = service->model,

@@ -269,9 +269,15 @@ static void on_last_result(struct pipeline *pipeline, const Mgpt__StepResult *re
         return;
     }
     enum status st;
-    if (result->status == STATUS_TIMEOUT || result->status == STATUS_LOST) {
+    /* Requests go on when the stages stand again. A link that is lost is formed anew; its stages
+     * have not failed, and whoever has says so by its end. */
+    if (result->status == STATUS_TIMEOUT) {
         lose_late_stage(pipeline, result->number, now_ns / 1000000, result->text);
-        return; /* the requests go on when the stages stand again */
+        return;
+    }
+    if (result->status == STATUS_LOST) {
+        stages_begin_epoch(&pipeline->stages, result->text);
+        return;
     }
     if (result->status != STATUS_OK)
         st = error_set(&err, STATUS_INTERNAL, "step failed: %s", result->text);

@@ -3,12 +3,14 @@
  */
 #include "daemon/served_model.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "model/conversation.h"
 #include "model/unirep.h"
+#include "model/utf8.h"
 
 enum { OPENING_TOKENS = 3 }; /* start, height, width: they stand in the prompt already */
 
@@ -41,12 +43,15 @@ static enum status open_checkpoint(struct served_model *model, struct error *err
     return STATUS_OK;
 }
 
-/* "checkpoints/7b/" is "7b"; what "." or a link stands for is looked up. */
+/* "checkpoints/7b/" is "7b"; what "." or a link stands for is looked up. What is no UTF-8 cannot
+ * stand in an answer. */
 static char *name_folder(const char *folder)
 {
     char *path = realpath(folder, NULL);
     const char *slash = path ? strrchr(path, '/') : NULL;
-    char *name = strdup(slash && slash[1] ? slash + 1 : "model");
+    const char *last = slash ? slash + 1 : "";
+    bool plain = *last && utf8_find_invalid(last, strlen(last)) == strlen(last);
+    char *name = strdup(plain ? last : "model");
     free(path);
     return name;
 }

@@ -32,6 +32,8 @@ enum status stages_init(struct stages *out, const struct stages_options *options
                   options->n_pipelines * out->n);
         worker_init(&stage->worker, options->crew, MGPT__ROLE__ROLE_STAGE, name, &cpus);
         worker_take_device(&stage->worker, options->pipeline * out->n + k);
+        stage->worker.shares_device =
+            out->n > 1 && strncmp(options->crew->device, "cuda:", strlen("cuda:")) == 0;
         stage->first_unit = options->cut[k].first_unit;
         stage->last_unit = options->cut[k].last_unit;
     }
@@ -88,6 +90,15 @@ void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why)
     stages_begin_epoch(stages, text);
 }
 
+/* The stages of this pipeline cannot work together: the end before the first success, a loss later. */
+static void refuse(struct stages *stages, int k, int64_t now_ms, enum status code, const char *text)
+{
+    if (stages->was_ready)
+        stages_lose(stages, k, now_ms, text);
+    else
+        fail(stages, code, text);
+}
+
 /* A message that cannot be sent means that the worker is gone. */
 static void send_or_lose(struct stages *stages, int k, enum message_type type,
                          const ProtobufCMessage *body, int64_t now_ms)
@@ -95,6 +106,75 @@ static void send_or_lose(struct stages *stages, int k, enum message_type type,
     struct error err;
     if (worker_send(&stages->list[k].worker, type, body, &err) != STATUS_OK)
         stages_lose(stages, k, now_ms, err.text);
+}
+
+/* ---- what carries activations ---- */
+
+static bool has_hello(const struct stage *stage)
+{
+    return stage->worker.peer.n_bytes > 0;
+}
+
+/* 22803 is 2.28.3. */
+static void format_nccl(char text[WORKER_NAME_BYTES], uint32_t version)
+{
+    snprintf(text, WORKER_NAME_BYTES, "%u.%u.%u", version / 10000, version / 100 % 100,
+             version % 100);
+}
+
+/* Whether stage k may be linked by NCCL, as far as it is known by now; false: refused. */
+static bool check_nccl(struct stages *stages, int k, int64_t now_ms)
+{
+    char text[ERROR_TEXT_BYTES], versions[2][WORKER_NAME_BYTES];
+    const struct worker *worker = &stages->list[k].worker;
+    if (stages->options.link == ENGINE_LINK_ZMQ || stages->n == 1)
+        return true;
+    if (stages->options.link == ENGINE_LINK_NCCL && worker->nccl_version == 0) {
+        snprintf(text, sizeof(text),
+                 "%s on %s has no NCCL: --link nccl needs --device cuda and libnccl.so.2; --link "
+                 "zmq does without",
+                 worker->name, worker->device);
+        refuse(stages, k, now_ms, STATUS_UNSUPPORTED, text);
+        return false;
+    }
+    for (int other = k - 1; other <= k + 1; other += 2) {
+        if (other < 0 || other >= stages->n || !has_hello(&stages->list[other]))
+            continue;
+        const struct worker *next = &stages->list[other].worker;
+        if (worker->nccl_version == next->nccl_version || worker->nccl_version == 0 ||
+            next->nccl_version == 0)
+            continue;
+        format_nccl(versions[0], worker->nccl_version);
+        format_nccl(versions[1], next->nccl_version);
+        snprintf(text, sizeof(text),
+                 "%s on host %s has NCCL %s, %s on host %s has %s: install the same NCCL for both, "
+                 "or use --link zmq",
+                 worker->name, worker->host, versions[0], next->name, next->host, versions[1]);
+        refuse(stages, k, now_ms, STATUS_INVALID, text);
+        return false;
+    }
+    return true;
+}
+
+static Mgpt__LinkKind link_to_load(const struct stages *stages, int k)
+{
+    bool is_possible = stages->options.link != ENGINE_LINK_ZMQ && stages->n > 1 &&
+                       stages->list[k].worker.nccl_version != 0;
+    return is_possible ? MGPT__LINK_KIND__LINK_NCCL : MGPT__LINK_KIND__LINK_ZMQ;
+}
+
+static Mgpt__LinkKind link_to_next(const struct stages *stages, int k)
+{
+    bool both = stages->list[k].loaded_link == MGPT__LINK_KIND__LINK_NCCL &&
+                stages->list[k + 1].loaded_link == MGPT__LINK_KIND__LINK_NCCL;
+    return both ? MGPT__LINK_KIND__LINK_NCCL : MGPT__LINK_KIND__LINK_ZMQ;
+}
+
+const char *stages_link_name(const struct stages *stages, int k)
+{
+    if (k + 1 >= stages->n || stages->list[k].linked_life == 0)
+        return "";
+    return link_to_next(stages, k) == MGPT__LINK_KIND__LINK_NCCL ? "nccl" : "zmq";
 }
 
 static void send_load(struct stages *stages, int k, int64_t now_ms)
@@ -121,6 +201,7 @@ static void send_load(struct stages *stages, int k, int64_t now_ms)
     load.first_number = 1;
     load.sequences_max = (uint32_t)options->sequences_max;
     load.outputs_max = (uint32_t)options->outputs_max;
+    load.link = stage->loaded_link = link_to_load(stages, k);
     stage->loading = true;
     stage->asked_epoch = stages->epoch;
     stage->asked_ms = now_ms;
@@ -144,6 +225,7 @@ static void send_connect(struct stages *stages, int k, int64_t now_ms)
     Mgpt__Connect connect = MGPT__CONNECT__INIT;
     connect.endpoint = next->endpoint;
     connect.key = next->link_key;
+    connect.link = link_to_next(stages, k);
     stages->list[k].connecting_life = next->worker.life;
     stages->list[k].connecting_ms = now_ms;
     send_or_lose(stages, k, MESSAGE_CONNECT, &connect.base, now_ms);
@@ -189,9 +271,10 @@ static void advance_stage(struct stages *stages, int k, int64_t now_ms)
     check_deadlines(stages, k, now_ms);
     if (worker_may_start(&stage->worker, now_ms))
         start(stages, k, now_ms);
-    else if (stage->worker.peer.n_bytes > 0 && !stage->loading && !stage->loaded)
-        send_load(stages, k, now_ms);
-    else if (stage->loaded && stage->asked_epoch != stages->epoch)
+    else if (has_hello(stage) && !stage->loading && !stage->loaded) {
+        if (check_nccl(stages, k, now_ms))
+            send_load(stages, k, now_ms);
+    }    else if (stage->loaded && stage->asked_epoch != stages->epoch)
         send_reset(stages, k, now_ms);
     worker_tick(&stage->worker, now_ms);
 }
@@ -217,8 +300,9 @@ void stages_advance(struct stages *stages, int64_t now_ms)
     for (int k = 0; k < stages->n; k++)
         ready = ready && is_formed(stages, k);
     if (ready && !stages->ready)
-        log_info("engine", "pipeline ready pipeline=%d stages=%d epoch=%llu",
-                 stages->options.pipeline, stages->n, (unsigned long long)stages->epoch);
+        log_info("engine", "pipeline ready pipeline=%d stages=%d epoch=%llu link=%s",
+                 stages->options.pipeline, stages->n, (unsigned long long)stages->epoch,
+                 stages->n > 1 ? stages_link_name(stages, 0) : "none");
     stages->ready = ready;
     stages->was_ready = stages->was_ready || ready;
 }
@@ -245,6 +329,27 @@ static enum status expect_digest(struct stages *stages, int k, struct error *err
     return STATUS_OK;
 }
 
+/* One picture must not depend on where the cut lies. */
+static bool check_fingerprint(struct stages *stages, int k, const Mgpt__Loaded *loaded,
+                              int64_t now_ms)
+{
+    char text[ERROR_TEXT_BYTES];
+    for (int other = 0; other < stages->n; other++) {
+        const struct stage *stage = &stages->list[other];
+        if (other == k || !stage->loaded ||
+            strcmp(stage->facts.fingerprint, loaded->fingerprint) == 0)
+            continue;
+        snprintf(text, sizeof(text),
+                 "%s (%s) and %s (%s) round differently: give all stages of a pipeline devices of "
+                 "one kind (mgpt inspect device lists them)",
+                 stage->worker.name, stage->facts.fingerprint, stages->list[k].worker.name,
+                 loaded->fingerprint);
+        refuse(stages, k, now_ms, STATUS_INVALID, text);
+        return false;
+    }
+    return true;
+}
+
 static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, int64_t now_ms)
 {
     struct stage *stage = &stages->list[k];
@@ -262,6 +367,8 @@ static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, 
         stages_lose(stages, k, now_ms, "its checkpoint is another one than ours (digests differ)");
         return;
     }
+    if (!check_fingerprint(stages, k, loaded, now_ms))
+        return;
     stage->loading = false;
     stage->loaded = true;
     stage->epoch = loaded->epoch;
@@ -285,6 +392,18 @@ static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, 
               (long long)(now_ms - stage->asked_ms));
 }
 
+/* A link that stood; both its stages may be sound. What its stage says comes in order: an earlier
+ * epoch means that the present one is not formed yet. */
+static void on_lost_link(struct stages *stages, int k, const Mgpt__Failure *failure)
+{
+    struct stage *stage = &stages->list[k];
+    if (stage->linked_life == 0)
+        return; /* it went with the next stage */
+    stage->linked_life = 0;
+    if (failure->epoch == stages->epoch)
+        stages_begin_epoch(stages, failure->text);
+}
+
 static void on_failure(struct stages *stages, int k, const Mgpt__Failure *failure, int64_t now_ms)
 {
     struct stage *stage = &stages->list[k];
@@ -293,8 +412,20 @@ static void on_failure(struct stages *stages, int k, const Mgpt__Failure *failur
             stages_begin_epoch(stages, failure->text);
         return; /* of an epoch that is over */
     }
+    if (failure->type == MESSAGE_CONNECT && failure->epoch != 0) {
+        on_lost_link(stages, k, failure);
+        return;
+    }
     if (failure->type == MESSAGE_CONNECT && stage->connecting_life == 0)
         return; /* the stage it should have reached was lost meanwhile */
+    if (failure->type == MESSAGE_CONNECT && !stages->was_ready) {
+        char text[ERROR_TEXT_BYTES];
+        bool is_nccl = link_to_next(stages, k) == MGPT__LINK_KIND__LINK_NCCL;
+        snprintf(text, sizeof(text), "%s: %.300s%s", stage->worker.name, failure->text,
+                 is_nccl ? " (--link zmq does without NCCL)" : "");
+        fail(stages, STATUS_LOST, text);
+        return;
+    }
     if (failure->type == MESSAGE_LOAD && !stages->was_ready) {
         char text[ERROR_TEXT_BYTES];
         snprintf(text, sizeof(text), "%s: %s", stage->worker.name, failure->text);

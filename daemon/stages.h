@@ -3,7 +3,8 @@
  *
  * In:      the cut (which units each stage serves), messages from the workers, the time.
  * Out:     `ready` when every stage holds its units for the present epoch and every hop was greeted
- * end to end. Loss:    a stage that ends, refuses, or passes a deadline is started again; `epoch`
+ * end to end. Stages that would compute other bits, or have NCCLs that do not fit, are refused with
+ * words. Loss:    a stage that ends, refuses, or passes a deadline is started again; `epoch`
  * rises by one, the others keep their weights (Reset). Whoever sends plans sees the new epoch and
  * starts from number 1. Threads: the engine's loop alone.
  */
@@ -13,6 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "daemon/engine.h"
 #include "daemon/worker.h"
 #include "scheduler/cut.h"
 
@@ -28,6 +30,7 @@ struct stages_options {
     int n_stages;
     const struct cut_stage *cut; /* [n_stages] copied */
     Mgpt__Compute compute;
+    enum engine_link link;
     int kv_blocks, rows_max, sequences_max, outputs_max;
     int step_wait_ms, load_wait_ms;
 };
@@ -49,6 +52,7 @@ struct stage {
     uint64_t asked_epoch; /* of the last Load or Reset sent in this life */
     uint64_t epoch;       /* the stage said that it is ready for it */
     int64_t asked_ms;     /* when Load or Reset was sent */
+    Mgpt__LinkKind loaded_link; /* as the last Load said */
     int linked_life;      /* life of the next stage that the link leads to; 0: none */
     int connecting_life;  /* Connect was sent, Connected has not come */
     int64_t connecting_ms;
@@ -85,6 +89,9 @@ void stages_on_message(struct stages *stages, int k, const struct message *messa
 /* Stage k is of no use any more (its process ended, it passed a deadline, it broke the protocol).
  */
 void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why);
+
+/* What carries activations from stage k to the next: "nccl", "zmq", "" while there is no link. */
+const char *stages_link_name(const struct stages *stages, int k);
 
 /* Plans and stages do not agree any more: a new epoch, nobody is killed. */
 void stages_begin_epoch(struct stages *stages, const char *why);

@@ -317,6 +317,130 @@ static void test_refused_plan_begins_an_epoch(void **state)
     tear_down(&bench);
 }
 
+/* Stages that would give other pictures than one of them alone. */
+static void test_unlike_devices_are_refused(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    advance(&bench);
+    for (int k = 0; k < N; k++) {
+        static const char *const fingerprints[] = {"device=cuda path=sm_90", "device=cpu path=amx"};
+        greet(&bench, k);
+        fake_worker_expect(&bench.workers[k], MESSAGE_LOAD);
+        fake_worker_loaded_with(&bench.workers[k], &bench.stages.list[k], 1,
+                                k > 0 ? "ipc:///tmp/x" : "", fingerprints[k]);
+        take(&bench);
+    }
+    assert_true(bench.stages.failed);
+    assert_string_equal(bench.stages.reason.text,
+                        "stage 0.0 (device=cuda path=sm_90) and stage 0.1 (device=cpu path=amx) "
+                        "round differently: give all stages of a pipeline devices of one kind "
+                        "(mgpt inspect device lists them)");
+    tear_down(&bench);
+}
+
+static void greet_with(struct bench *bench, int k, uint32_t nccl_version, const char *host)
+{
+    fake_worker_hello_with(&bench->workers[k], &bench->stages.list[k].worker, nccl_version, host);
+    take(bench);
+    advance(bench);
+}
+
+static void test_nccl_of_other_versions_is_refused(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    advance(&bench);
+    greet_with(&bench, 0, 22803, "a");
+    fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
+    greet_with(&bench, 1, 22705, "b");
+    assert_true(bench.stages.failed);
+    assert_string_equal(bench.stages.reason.text,
+                        "stage 0.1 on host b has NCCL 2.27.5, stage 0.0 on host a has 2.28.3: "
+                        "install the same NCCL for both, or use --link zmq");
+    tear_down(&bench);
+}
+
+/* Both have NCCL: it is chosen, unless ZeroMQ was asked for; one without: ZeroMQ, or a refusal. */
+static void test_choice_of_links(void **state)
+{
+    (void)state;
+    static const struct {
+        enum engine_link link;
+        uint32_t versions[N];
+        const char *expected;
+    } cases[] = {{ENGINE_LINK_AUTO, {22803, 22803}, "nccl"},
+                 {ENGINE_LINK_NCCL, {22803, 22803}, "nccl"},
+                 {ENGINE_LINK_ZMQ, {22803, 22705}, "zmq"},
+                 {ENGINE_LINK_AUTO, {22803, 0}, "zmq"},
+                 {ENGINE_LINK_NCCL, {22803, 0}, NULL}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct bench bench;
+        set_up(&bench);
+        bench.stages.options.link = cases[i].link;
+        advance(&bench);
+        for (int k = 0; k < N; k++)
+            greet_with(&bench, k, cases[i].versions[k], "a");
+        assert_int_equal(bench.stages.failed, cases[i].expected == NULL);
+        for (int k = 0; k < N && cases[i].expected; k++)
+            load(&bench, k);
+        if (cases[i].expected) {
+            struct message message = fake_worker_hear(&bench.workers[0], MESSAGE_CONNECT);
+            assert_int_equal(message.connect->link, strcmp(cases[i].expected, "nccl") == 0);
+            message_clear(&message);
+            fake_worker_connected(&bench.workers[0]);
+            take(&bench);
+            advance(&bench);
+            assert_true(bench.stages.ready);
+            assert_string_equal(stages_link_name(&bench.stages, 0), cases[i].expected);
+        } else {
+            assert_non_null(strstr(bench.stages.reason.text, "--link zmq does without"));
+        }
+        tear_down(&bench);
+    }
+}
+
+/* The link is lost, both workers live: a new epoch, and only the link is made anew. */
+static void test_lost_link_is_formed_anew(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    form(&bench);
+    fake_worker_fail(&bench.workers[0], MESSAGE_CONNECT, STATUS_LOST, 1, 0);
+    take(&bench);
+    assert_int_equal(bench.stages.epoch, 2);
+    advance(&bench);
+    for (int k = 0; k < N; k++) {
+        fake_worker_expect(&bench.workers[k], MESSAGE_RESET);
+        assert_int_equal(bench.stages.list[k].worker.life, 1);
+        fake_worker_ready(&bench.workers[k], 2);
+        take(&bench);
+    }
+    advance(&bench);
+    assert_false(bench.stages.ready);
+    connect_link(&bench);
+    assert_true(bench.stages.ready);
+    assert_int_equal(bench.stages.epoch, 2);
+    /* The same again, told after the epoch had ended for another reason. */
+    stages_begin_epoch(&bench.stages, "the test");
+    fake_worker_fail(&bench.workers[0], MESSAGE_CONNECT, STATUS_LOST, 2, 0);
+    take(&bench);
+    assert_int_equal(bench.stages.epoch, 3);
+    advance(&bench);
+    for (int k = 0; k < N; k++) {
+        fake_worker_expect(&bench.workers[k], MESSAGE_RESET);
+        fake_worker_ready(&bench.workers[k], 3);
+        take(&bench);
+    }
+    advance(&bench);
+    connect_link(&bench);
+    assert_true(bench.stages.ready);
+    tear_down(&bench);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -328,6 +452,10 @@ int main(void)
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_silent_worker_is_lost),
         cmocka_unit_test(test_refused_plan_begins_an_epoch),
+        cmocka_unit_test(test_unlike_devices_are_refused),
+        cmocka_unit_test(test_nccl_of_other_versions_is_refused),
+        cmocka_unit_test(test_choice_of_links),
+        cmocka_unit_test(test_lost_link_is_formed_anew),
     };
     log_set_level(LOG_ERROR);
     return cmocka_run_group_tests(tests, NULL, NULL);

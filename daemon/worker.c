@@ -54,11 +54,15 @@ enum status worker_start(struct worker *worker, int64_t now_ms, struct error *er
         arguments[n++] = "--vq";
         arguments[n++] = crew->vq_dir;
     }
+    if (worker->shares_device)
+        arguments[n++] = "--shares-device";
     if (crew->threads > 0) {
         snprintf(threads, sizeof(threads), "%d", crew->threads);
         arguments[n++] = "--threads";
         arguments[n++] = threads;
     }
+    if (crew->no_confine)
+        arguments[n++] = "--no-confine";
     arguments[n] = NULL;
     CHECK(n < WORKER_PROCESS_ARGUMENTS_MAX);
     enum status st =
@@ -81,6 +85,8 @@ bool worker_greet(struct worker *worker, const struct frame_peer *peer, const Mg
         return false;
     worker->peer = *peer;
     worker->heard_ms = now_ms;
+    worker->nccl_version = hello->nccl_version;
+    snprintf(worker->host, sizeof(worker->host), "%s", hello->host);
     return true;
 }
 

@@ -15,7 +15,7 @@
 #include "daemon/crew.h"
 #include "proto/message.h"
 
-enum { WORKER_NAME_BYTES = 32, WORKER_DEVICE_BYTES = 32 };
+enum { WORKER_NAME_BYTES = 32, WORKER_DEVICE_BYTES = 32, WORKER_HOST_BYTES = 65 };
 
 struct worker {
     struct crew *crew;
@@ -23,6 +23,9 @@ struct worker {
     char device[WORKER_DEVICE_BYTES]; /* "cpu", "cuda:1" */
     Mgpt__Role role;
     cpu_set_t cpus;
+    bool shares_device;    /* with another stage of its pipeline: NCCL must be told */
+    uint32_t nccl_version; /* as its Hello said; 0: it cannot link stages by NCCL */
+    char host[WORKER_HOST_BYTES];
     struct worker_process process;
     struct frame_peer peer; /* n_bytes 0 before Hello */
     int life;               /* counts starts, from 1 */

@@ -120,3 +120,41 @@ enum status worker_process_reap(struct worker_process *process, int wait_ms,
     forget(process);
     return STATUS_OK;
 }
+
+static size_t read_all(int fd, char *text, size_t bytes)
+{
+    size_t used = 0;
+    ssize_t n = 0;
+    while (used + 1 < bytes &&
+           ((n = read(fd, text + used, bytes - used - 1)) > 0 || (n < 0 && errno == EINTR)))
+        used += n > 0 ? (size_t)n : 0;
+    text[used] = 0;
+    return used;
+}
+
+enum status worker_process_ask(char *text, size_t bytes, const char *const *arguments,
+                               struct error *err)
+{
+    char path[WORKER_PROCESS_PATH_BYTES];
+    int ends[2], code = -1;
+    enum status st = worker_process_find(path, err);
+    if (st != STATUS_OK)
+        return st;
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return error_set_errno(err, STATUS_IO, errno, "cannot make a pipe");
+    pid_t pid = fork();
+    if (pid == 0) {
+        dup2(ends[1], STDOUT_FILENO);
+        execv(path, (char *const *)arguments);
+        _exit(EXEC_FAILED);
+    }
+    close(ends[1]);
+    if (pid > 0)
+        read_all(ends[0], text, bytes);
+    close(ends[0]);
+    while (pid > 0 && waitpid(pid, &code, 0) < 0 && errno == EINTR)
+        continue;
+    if (code != 0)
+        return error_set(err, STATUS_IO, "'%s %s' failed", path, arguments[1]);
+    return STATUS_OK;
+}

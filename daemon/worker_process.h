@@ -31,6 +31,14 @@ struct worker_process {
 enum status worker_process_find(char path[WORKER_PROCESS_PATH_BYTES], struct error *err);
 
 /*
+ * Runs mgpt-worker with arguments (NULL at the end) to its end and takes its stdout, fewer than
+ * `bytes`; stderr is ours. For its questions, which end by themselves: --measure, --devices.
+ * STATUS_IO: it did not end with exit code 0.
+ */
+enum status worker_process_ask(char *text, size_t bytes, const char *const *arguments,
+                               struct error *err);
+
+/*
  * Starts path with arguments (NULL at the end; arguments[0] is the program's name) on the given
  * cores.
  *

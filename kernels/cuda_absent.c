@@ -32,6 +32,12 @@ enum status cuda_device_describe(struct device_facts *out, int index, struct err
     return refuse(err);
 }
 
+enum status cuda_device_versions(struct device_versions *out, struct error *err)
+{
+    *out = (struct device_versions){.driver = 0};
+    return refuse(err);
+}
+
 /* Of a queue that cannot be made nothing is ever asked. */
 enum status side_queue_create(struct side_queue **out, struct stream *stream, struct error *err)
 {

@@ -21,7 +21,8 @@ struct device_operations {
     enum status (*alloc)(struct device *device, void **out, size_t bytes, struct error *err);
     void (*free)(struct device *device, void *memory, size_t bytes);
     size_t (*held_bytes)(const struct device *device); /* of device memory, this stream's own work memory included */
-    void (*memory)(const struct device *device, struct stream_memory *out);
+    size_t (*workspace_bytes)(const struct device *device); /* of it, since the device was opened */
+    void (*room)(const struct device *device, size_t *free_bytes, size_t *total_bytes);
     void (*upload)(struct device *device, void *to, const void *host, size_t bytes);
     void (*download)(struct device *device, void *host, const void *from, size_t bytes);
     void (*copy)(struct device *device, void *to, const void *from, size_t bytes);
@@ -64,11 +65,18 @@ struct device_facts {
     int n_processors;
 };
 
+/* As CUDA counts: 13000 is 13.0, of cuBLASLt 130100 is 13.1.0. 0: it is not there. */
+struct device_versions {
+    int driver, runtime;
+    size_t blas;
+};
+
 /* ---- kernels/cuda; kernels/cuda_absent.c answers STATUS_UNSUPPORTED in builds without it ---- */
 
 /* STATUS_NOT_FOUND: no driver, or no such device; the text says what to do. */
 enum status cuda_device_open(struct device **out, int index, struct error *err);
 enum status cuda_device_count(int *out, struct error *err);
 enum status cuda_device_describe(struct device_facts *out, int index, struct error *err);
+enum status cuda_device_versions(struct device_versions *out, struct error *err);
 
 #endif

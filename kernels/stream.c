@@ -143,6 +143,13 @@ const char *stream_device_name(const struct stream *stream)
     return stream->device ? "cuda" : "cpu";
 }
 
+bool stream_room(const struct stream *stream, size_t *free_bytes, size_t *total_bytes)
+{
+    if (stream->device)
+        stream->device->operations->room(stream->device, free_bytes, total_bytes);
+    return stream->device != NULL;
+}
+
 struct device *stream_device(const struct stream *stream)
 {
     return stream->device;
@@ -215,11 +222,9 @@ size_t stream_held_bytes(const struct stream *stream)
     return stream->device ? stream->device->operations->held_bytes(stream->device) : 0;
 }
 
-void stream_memory(const struct stream *stream, struct stream_memory *out)
+size_t stream_workspace_bytes(const struct stream *stream)
 {
-    *out = (struct stream_memory){0};
-    if (stream->device)
-        stream->device->operations->memory(stream->device, out);
+    return stream->device ? stream->device->operations->workspace_bytes(stream->device) : 0;
 }
 
 void stream_parallel(struct stream *stream, stream_task task, void *context)

@@ -10,6 +10,7 @@
 #ifndef MGPT_KERNELS_STREAM_H
 #define MGPT_KERNELS_STREAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -119,14 +120,11 @@ uint64_t stream_n_replays(const struct stream *stream);
  * the CPU. */
 size_t stream_held_bytes(const struct stream *stream);
 
-/* All 0 on the CPU. */
-struct stream_memory {
-    size_t workspace_bytes;         /* taken for the kernels when the stream was created */
-    size_t held_bytes;              /* as above */
-    size_t free_bytes, total_bytes; /* of the device, whoever uses it */
-};
+/* Of it, what the stream took for its kernels when it was created. */
+size_t stream_workspace_bytes(const struct stream *stream);
 
-void stream_memory(const struct stream *stream, struct stream_memory *out);
+/* Memory of the device; false on the CPU. */
+bool stream_room(const struct stream *stream, size_t *free_bytes, size_t *total_bytes);
 
 /* The device behind the stream (device.h), for dispatch; NULL on the CPU. */
 struct device *stream_device(const struct stream *stream);

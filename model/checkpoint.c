@@ -15,6 +15,7 @@
 #define SINGLE_NAME "model.safetensors"
 #define INDEX_NAME  "model.safetensors.index.json"
 #define CODEC_NAMES "model.vqmodel."
+#define LAYER_NAMES "model.layers."
 
 struct table_entry {
     const char *name; /* of the shard's */
@@ -102,6 +103,46 @@ static enum status make_table(struct checkpoint *checkpoint, struct error *err)
                 table[i].name, safetensors_path(checkpoint->shards[table[i - 1].shard_index]),
                 safetensors_path(checkpoint->shards[table[i].shard_index]));
     return STATUS_OK;
+}
+
+static bool ends_with(const char *text, const char *end)
+{
+    size_t length = strlen(text), end_length = strlen(end);
+    return length >= end_length && strcmp(text + length - end_length, end) == 0;
+}
+
+/* A layer or a bias that the file has and config.json does not would be left out without a word. */
+static enum status check_layer_tensor(const struct checkpoint *checkpoint,
+                                      const struct table_entry *entry, struct error *err)
+{
+    const struct model_config *config = &checkpoint->config;
+    int layer = -1, used = 0;
+    if (sscanf(entry->name, LAYER_NAMES "%5d.%n", &layer, &used) != 1 || used == 0)
+        return STATUS_OK;
+    const char *path = safetensors_path(checkpoint->shards[entry->shard_index]);
+    const char *part = entry->name + used;
+    if (layer < 0 || layer >= config->n_layers)
+        return error_set(err, STATUS_INVALID,
+                         "'%s' has tensor '%.128s', but 'num_hidden_layers' of config.json is %d",
+                         path, entry->name, config->n_layers);
+    bool is_bias = ends_with(part, "_proj.bias");
+    if (is_bias && strncmp(part, "self_attn.", 10) == 0 && !config->attention_bias)
+        return error_set(err, STATUS_INVALID,
+                         "'%s' has tensor '%.128s', but 'attention_bias' of config.json is false",
+                         path, entry->name);
+    if (is_bias && strncmp(part, "mlp.", 4) == 0 && !config->mlp_bias)
+        return error_set(err, STATUS_INVALID,
+                         "'%s' has tensor '%.128s', but 'mlp_bias' of config.json is false", path,
+                         entry->name);
+    return STATUS_OK;
+}
+
+static enum status check_layers(const struct checkpoint *checkpoint, struct error *err)
+{
+    enum status st = STATUS_OK;
+    for (size_t i = 0; i < checkpoint->n_entries && st == STATUS_OK; i++)
+        st = check_layer_tensor(checkpoint, &checkpoint->entries[i], err);
+    return st;
 }
 
 static const struct table_entry *lookup(const struct checkpoint *checkpoint, const char *name)
@@ -228,6 +269,8 @@ enum status checkpoint_open(struct checkpoint **out, const char *folder, struct 
         st = model_config_load(&checkpoint->config, config_path, err);
     if (st == STATUS_OK)
         st = open_weights(checkpoint, err);
+    if (st == STATUS_OK)
+        st = check_layers(checkpoint, err);
     free(config_path);
     if (st != STATUS_OK) {
         checkpoint_close(checkpoint);

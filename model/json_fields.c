@@ -9,16 +9,16 @@
 
 size_t json_fields_count_values(const void *text, size_t bytes)
 {
-    const char *c = text, *end = c + bytes;
+    const char *c = text;
     bool in_string = false;
     size_t n = 0;
-    for (; c < end; c++) {
-        if (in_string && *c == '\\')
-            c++;
-        else if (*c == '"')
+    for (size_t i = 0; i < bytes; i++) {
+        if (in_string && c[i] == '\\')
+            i++;
+        else if (c[i] == '"')
             in_string = !in_string;
         else if (!in_string)
-            n += *c == '{' || *c == '[' || *c == ',';
+            n += c[i] == '{' || c[i] == '[' || c[i] == ',';
     }
     return n;
 }

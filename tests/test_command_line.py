@@ -11,7 +11,26 @@ from harness import GOLDENS, mgpt, mgpt_json, read_tensors, refused, run, write_
 
 MODEL = GOLDENS[0].model
 COMMANDS = [["generate"], ["bench"], ["make-checkpoint"]] + [["inspect", name] for name in (
-    "tokenize", "detokenize", "prompt", "sizes", "encode", "decode", "sample", "logits", "generate", "checkpoint")]
+    "tokenize", "detokenize", "prompt", "sizes", "encode", "decode", "sample", "logits", "generate", "checkpoint", "device")]
+
+
+class DeviceTest(unittest.TestCase):
+    def test_what_there_is(self):
+        answer = mgpt_json("inspect", "device")
+        cpu = answer["cpu"]
+        self.assertEqual(cpu["cpus"], len(os.sched_getaffinity(0)))
+        self.assertIn(cpu["path"], cpu["paths"])
+        self.assertIn("portable", cpu["paths"])
+        self.assertIn("devices", answer["cuda"])
+        self.assertEqual(mgpt_json("inspect", "device", "--device", "cpu"), {"cpu": cpu})
+
+    def test_the_path_that_the_environment_names(self):
+        self.assertEqual(mgpt_json("inspect", "device", env={"MGPT_CPU_PATH": "portable"})["cpu"]["path"], "portable")
+        self.assertIn("nonsense", refused(self, 1, "inspect", "device", "--device", "cpu", env={"MGPT_CPU_PATH": "nonsense"}))
+
+    def test_wrong_names(self):
+        for name in ("gpu", "cuda:", "cuda:x", "cuda:-1"):
+            self.assertIn("expected cpu, cuda or cuda:K", refused(self, 2, "inspect", "device", "--device", name))
 
 
 class UseTest(unittest.TestCase):

@@ -68,6 +68,14 @@ def moved(header, data):
     data.extend(bytes(16))
 
 
+BIAS = "model.layers.2.mlp.down_proj.bias"
+
+
+def with_bias(header, data):
+    header[BIAS] = {"dtype": "BF16", "shape": [64], "data_offsets": [len(data), len(data) + 128]}
+    data.extend(bytes(128))
+
+
 def doubled(header, _):
     text = json.dumps(header)
     return (text[:-1] + f', "{DOWN}": {json.dumps(header[DOWN])}}}').encode()
@@ -107,6 +115,9 @@ WEIGHTS = [
     ("heads that do not divide", {"config.json": config(num_attention_heads=5)}, ["config.json", "'hidden_size'", "64", "multiple", "5"]),
     ("10^9 layers", {"config.json": config(num_hidden_layers=10 ** 9)}, ["config.json", "'num_hidden_layers'", "1000000000", "1024"]),
     ("another model", {"config.json": config(model_type="llama")}, ["config.json", "'model_type'", "'llama'", "'chameleon'"]),
+    ("fewer layers than there are", {"config.json": config(num_hidden_layers=2)}, ["tensor 'model.layers.", "'num_hidden_layers' of config.json is 2"]),
+    ("a bias that config.json has not", {SHARD: shard(with_bias), INDEX: index(**{BIAS: SHARD})}, [SHARD, BIAS, "'mlp_bias' of config.json is false"]),
+    ("more layers than there are", {"config.json": config(num_hidden_layers=9)}, ["no tensor 'model.layers."]),
     ("another RoPE", {"config.json": config(rope_scaling={"type": "dynamic", "factor": 2})},
      ["config.json", "'rope_scaling.type'", "'dynamic'", "'linear'"]),
     ("another vocabulary size", {"config.json": config(vocab_size=10241)}, ["model.embed_tokens.weight", "[10240, 64]", "expected [10241, 64]"]),

@@ -1,10 +1,12 @@
 """Goal: whatever a stranger sends to mgptd, the answer comes in bounded time and memory, as HTTP 400 and the like in the OpenAI shape; only
 those with the key are served beyond this machine; and a process that was taken over can do little.
 """
+import http.server
 import json
 import os
 import socket
 import tempfile
+import threading
 import unittest
 
 from daemon_process import Daemon
@@ -176,6 +178,64 @@ class SlowTest(unittest.TestCase):
             self.assertIn("no whole request in time", daemon.log_text())
 
 
+# ---- mgpt and a daemon that lies ----
+
+EVENTS = "text/event-stream"
+
+
+def completed(value):
+    return b"event: image_generation.completed\ndata: " + (value if isinstance(value, bytes) else json.dumps(value).encode()) + b"\n\n"
+
+
+LIES = [
+    ("nothing", 200, EVENTS, b"", "0 of 1 pictures"),
+    ("no JSON", 200, EVENTS, completed(b"{"), "no JSON"),
+    ("6 million values", 200, EVENTS, completed(b'{"a": [' + b"{}," * 3000000 + b"{}]}"), "expected at most 100000"),
+    ("no picture", 200, EVENTS, completed({"picture_index": 0}), "no base64"),
+    ("a number as picture", 200, EVENTS, completed({"b64_json": 5, "picture_index": 0}), "no base64"),
+    ("no base64", 200, EVENTS, completed({"b64_json": "!!!!", "picture_index": 0}), "no base64"),
+    ("bytes that are no picture", 200, EVENTS, completed({"b64_json": "AAAA", "picture_index": 0}), "no PNG, JPEG or WebP"),
+    ("a picture nobody asked for", 200, EVENTS, completed({"b64_json": "AAAA", "picture_index": 9}), "picture 9, expected 0 to 0"),
+    ("picture -1", 200, EVENTS, completed({"b64_json": "AAAA", "picture_index": -1}), "expected 0 to 0"),
+    ("progress of 10^18 tokens", 200, EVENTS, b'event: progress\ndata: {"picture_index": 0, "tokens_done": 1, "tokens_total": 999999999999999999}\n\n', "0 of 1"),
+    ("an escape in an error", 200, EVENTS, b'event: error\ndata: {"error": {"message": "\\u001b[31mred\\nline"}}\n\n', "?[31mred?line"),
+    ("a page", 500, "text/html", b"<html>", "HTTP status 500"),
+    ("another place", 302, "text/html", b"", "HTTP status 302"),
+]
+
+
+class LyingDaemonTest(unittest.TestCase):
+    def test_lies(self):
+        """mgpt generate ends with exit 1 and leaves no file."""
+        class Lie(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                self.rfile.read(int(self.headers["Content-Length"]))
+                self.send_response(self.server.lie[0])
+                self.send_header("Content-Type", self.server.lie[1])
+                self.end_headers()
+                try:
+                    self.wfile.write(self.server.lie[2])
+                except OSError:
+                    pass  # mgpt has had enough
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Lie) as server, tempfile.TemporaryDirectory() as folder:
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                for name, *lie, word in LIES:
+                    with self.subTest(name):
+                        server.lie = lie
+                        refused(self, [word], "generate", "x", "--size", "64x64", "--url", f"http://127.0.0.1:{server.server_port}",
+                                "-o", os.path.join(folder, "x.png"))
+                        self.assertEqual(os.listdir(folder), [])
+            finally:
+                server.shutdown()
+                thread.join()
+
+
 # ---- who may ask, and what a process that was taken over may still do ----
 
 KEY = "0123456789abcdef-test"
@@ -241,15 +301,22 @@ def status_of(pid):
 
 class ConfinedTest(unittest.TestCase):
     def test_daemon_and_workers_are_confined_unless_told(self):
+        """What the filter refuses: base/confine_test.c. Here: that each process, the picture worker too, has it, and loses its privileges."""
+        read_files, low_ports = 0b110, 1 << 10
         for options, mode in (((), "2"), (("--no-confine",), "0")):
             with Daemon(MODEL, "--stages", 2, *options) as daemon:
                 if "not confined" in daemon.log_text():
                     self.skipTest("no seccomp here, or a build with a sanitizer")
-                self.assertEqual(status_of(daemon.process.pid)["Seccomp"], mode)
-                for pid in daemon.children():
-                    self.assertEqual(status_of(pid)["Seccomp"], "2")
-                    self.assertEqual(int(status_of(pid)["CapEff"], 16) & ~0b110, 0)
-                    self.assertEqual(status_of(pid)["NoNewPrivs"], "1")
+                workers = daemon.children()
+                self.assertEqual(len(workers), 3)
+                for pid, kept in [(daemon.process.pid, read_files | low_ports)] + [(pid, read_files) for pid in workers]:
+                    status = status_of(pid)
+                    self.assertEqual(status["Seccomp"], mode)
+                    if mode == "2":
+                        for name in ("CapEff", "CapPrm", "CapInh"):
+                            self.assertEqual(int(status[name], 16) & ~kept, 0, name)
+                        self.assertEqual(status["NoNewPrivs"], "1")
+                self.assertEqual(daemon.generate(prompt="x", size="64x64", seed=1).status, 200)
 
 
 if __name__ == "__main__":

@@ -66,6 +66,11 @@ class PromptTest(unittest.TestCase):
         refused(self, ["positions"], *base, "--prompt", "word " * 20000)
         refused(self, ["UTF-8", "at 1"], "inspect", "tokenize", "--model", MODEL, data=b"a\xff")
 
+    def test_no_prompt(self):
+        with tempfile.TemporaryDirectory() as folder:
+            refused(self, ["'prompt' is the string ''", "not empty"], "generate", "", "--local", MODEL, "-o", os.path.join(folder, "x.png"))
+            refused(self, ["--model-name is '?'", "UTF-8"], "--model", MODEL, "--model-name", os.fsdecode(b"\xff"), "--http", "127.0.0.1:0", program="mgptd")
+
     def test_a_text_with_nul_and_a_megabyte(self):
         for text in (b"a\0b", b"\0" * (1 << 20), b"a" * (1 << 20), "北".encode() * (1 << 18)):
             ids = mgpt_json("inspect", "tokenize", "--model", MODEL, data=text, limit_s=LIMIT_S)

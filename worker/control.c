@@ -92,10 +92,13 @@ static enum status say_hello(struct control *control, struct error *err)
     hello.pid = (uint64_t)getpid();
     hello.host = host;
     hello.device = (char *)options->device;
-    hello.code_path = (char *)stream_path_name(options->stream);
     hello.version = MGPT_VERSION;
-    hello.n_threads = (uint32_t)stream_n_threads(options->stream);
-    if (options->role == MGPT__ROLE__ROLE_STAGE && stream_device(options->stream))
+    hello.code_path = "";
+    if (options->stream) {
+        hello.code_path = (char *)stream_path_name(options->stream);
+        hello.n_threads = (uint32_t)stream_n_threads(options->stream);
+    }
+    if (options->stream && options->role == MGPT__ROLE__ROLE_STAGE && stream_device(options->stream))
         hello.nccl_version = communicator_version(NULL);
     return reply_send(control->socket, MESSAGE_HELLO, &hello.base, err);
 }
@@ -196,6 +199,48 @@ static enum status serve(struct control *control, struct error *err)
     return st;
 }
 
+static void close_all(struct control *control)
+{
+    stage_role_destroy(control->stage);
+    codec_role_destroy(control->codec);
+    if (control->socket)
+        zmq_close(control->socket);
+    if (control->zmq)
+        zmq_ctx_term(control->zmq);
+}
+
+/* The controller ends us when it has read why; it is not waited for longer than that takes. */
+static enum status refuse(struct control *control, const struct error *why, struct error *err)
+{
+    int64_t end_ms = clock_monotonic_ms() + CONTROL_REFUSAL_MS;
+    enum status st = say_hello(control, err);
+    if (st == STATUS_OK)
+        st = reply_failure(control->socket, MESSAGE_LOAD, 0, 0, why, err);
+    while (st == STATUS_OK && clock_monotonic_ms() < end_ms) {
+        struct message message;
+        zmq_pollitem_t item = {.socket = control->socket, .events = ZMQ_POLLIN};
+        zmq_poll(&item, 1, CONTROL_REFUSAL_MS / 10);
+        st = message_receive(control->socket, NULL, &message, 0, err);
+        bool is_stop = st == STATUS_OK && message.type == MESSAGE_STOP;
+        if (st == STATUS_OK)
+            message_clear(&message);
+        st = is_stop ? STATUS_CANCELED : STATUS_OK;
+    }
+    *err = *why;
+    return why->code;
+}
+
+enum status control_refuse(const struct control_options *options, const struct error *why,
+                           struct error *err)
+{
+    struct control control = {.options = options};
+    enum status st = open_socket(&control, err);
+    if (st == STATUS_OK)
+        st = refuse(&control, why, err);
+    close_all(&control);
+    return st;
+}
+
 enum status control_run(const struct control_options *options, struct error *err)
 {
     struct control control = {.options = options};
@@ -208,11 +253,6 @@ enum status control_run(const struct control_options *options, struct error *err
         st = say_hello(&control, err);
     if (st == STATUS_OK)
         st = serve(&control, err);
-    stage_role_destroy(control.stage);
-    codec_role_destroy(control.codec);
-    if (control.socket)
-        zmq_close(control.socket);
-    if (control.zmq)
-        zmq_ctx_term(control.zmq);
+    close_all(&control);
     return st;
 }

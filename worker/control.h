@@ -23,6 +23,7 @@ enum {
     CONTROL_SILENCE_MS = 30000,    /* default of silence_ms */
     CONTROL_WAKE_MS = 500,         /* the loop looks at parent and silence this often */
     CONTROL_MESSAGES_AT_ONCE = 64, /* messages taken before work goes on */
+    CONTROL_REFUSAL_MS = 2000,     /* a worker that cannot work waits so long for its Stop */
     CONTROL_BAD_FRAMES_MAX = 100 /* malformed frames until the worker gives up on its controller */
 };
 
@@ -40,5 +41,12 @@ struct control_options {
 
 /* Connects, says Hello, and serves until the end. STATUS_OK: told to stop. */
 enum status control_run(const struct control_options *options, struct error *err);
+
+/*
+ * For a worker that cannot work at all (options->stream is NULL): connects, says Hello and why, as
+ * the answer to the Load that will come. Returns the status of `why`, with its text.
+ */
+enum status control_refuse(const struct control_options *options, const struct error *why,
+                           struct error *err);
 
 #endif

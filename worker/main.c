@@ -15,6 +15,7 @@
 #include "base/options.h"
 #include "worker/control.h"
 #include "worker/cpu_list.h"
+#include "worker/devices.h"
 #include "worker/measure.h"
 
 struct settings {
@@ -23,7 +24,7 @@ struct settings {
     int role, level;
     const char *device, *cpus;
     int n_threads, silence_ms;
-    bool no_confine;
+    bool no_confine, shares_device;
 };
 
 static const char *const roles[] = {"stage", "codec", NULL};
@@ -49,6 +50,9 @@ static const struct option table[] = {
      .help = "folder of vqgan.yaml and vqgan.ckpt [tokenizer/ in the checkpoint folder]"},
     {"device", "DEVICE", OPTION_TEXT, offsetof(struct settings, device), .default_value = "cpu",
      .help = "cpu, cuda or cuda:K"},
+    {"shares-device", NULL, OPTION_FLAG, offsetof(struct settings, shares_device),
+     .help = "another stage of the pipeline has the same device: NCCL is told to take them for two "
+             "hosts (NCCL_HOSTID)"},
     {"threads", "N", OPTION_INT, offsetof(struct settings, n_threads), .default_value = "0",
      .min = 0, .max = STREAM_THREADS_MAX,
      .help = "threads of the kernels, 0: one for each CPU that may be used"},
@@ -64,7 +68,8 @@ static const struct option_set options = {
     .program = "mgpt-worker",
     .about =
         "One process, one device: runs one stage of a model, or its picture codec, for an mgptd. "
-        "With --measure as the first option: measures the machine instead (--measure --help).",
+        "With --measure as the first option: measures the machine instead; with --devices: lists what "
+        "it could run on (each has --help).",
     .options = table,
     .example = "mgpt-worker --connect tcp://gpu-host:9300 --key worker.key --model ./7b"};
 
@@ -137,16 +142,31 @@ static enum status confine(const struct settings *settings, struct error *err)
     return STATUS_OK;
 }
 
-static enum status run(const struct settings *settings, struct error *err)
+/*
+ * What CUDA and NCCL read of the environment, before either is asked for anything. Kernels are
+ * loaded at once: the first use of one must not wait for a transfer that is under way. NCCL refuses
+ * two ranks on one device of a host.
+ */
+static void set_environment(const struct settings *settings)
+{
+    char host[HOST_NAME_MAX + 1] = "", id[HOST_NAME_MAX + 32];
+    setenv("CUDA_MODULE_LOADING", "EAGER", 0);
+    gethostname(host, sizeof(host) - 1);
+    snprintf(id, sizeof(id), "%s-%d", host, (int)getpid());
+    if (settings->shares_device)
+        setenv("NCCL_HOSTID", id, 1);
+}
+
+/* is_told: the controller knows the reason already. */
+static enum status run(const struct settings *settings, bool *is_told, struct error *err)
 {
     struct curve_keys keys;
     struct stream *stream = NULL;
     char vq_dir[PATH_MAX];
+    set_environment(settings);
     enum status st = confine(settings, err);
     if (st == STATUS_OK && settings->key)
         st = curve_load_file(&keys, settings->key, err);
-    if (st == STATUS_OK)
-        st = open_stream(&stream, settings, err);
     if (st != STATUS_OK)
         return st;
     snprintf(vq_dir, sizeof(vq_dir), "%s/tokenizer", settings->model);
@@ -158,8 +178,14 @@ static enum status run(const struct settings *settings, struct error *err)
                                       .vq_dir = settings->vq ? settings->vq : vq_dir,
                                       .link_bind = settings->link,
                                       .device = settings->device,
-                                      .silence_ms = settings->silence_ms,
-                                      .stream = stream};
+                                      .silence_ms = settings->silence_ms};
+    struct error why;
+    if (open_stream(&stream, settings, &why) != STATUS_OK) {
+        st = control_refuse(&control, &why, err);
+        *is_told = st == why.code;
+        return st;
+    }
+    control.stream = stream;
     st = control_run(&control, err);
     stream_destroy(stream);
     return st;
@@ -170,14 +196,19 @@ int main(int argc, char **argv)
     struct settings settings = {0};
     if (argc > 1 && strcmp(argv[1], "--measure") == 0)
         return measure_main(argc - 2, argv + 2);
+    if (argc > 1 && strcmp(argv[1], "--devices") == 0)
+        return devices_main(argc - 2, argv + 2);
     int exit_code = options_start(&options, &settings, argc - 1, argv + 1);
     if (exit_code >= 0)
         return exit_code;
     log_set_level((enum log_level)settings.level);
     set_signals();
     struct error err;
-    enum status st = run(&settings, &err);
-    if (st != STATUS_OK)
-        log_error("worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
+    bool is_told = false;
+    enum status st = run(&settings, &is_told, &err);
+    if (st != STATUS_OK) /* a worker that mgptd started has nobody else to tell */
+        log_line(is_told && strncmp(settings.connect, "ipc://", strlen("ipc://")) == 0 ? LOG_INFO
+                                                                                        : LOG_ERROR,
+                 "worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
     return st == STATUS_OK ? 0 : 1;
 }

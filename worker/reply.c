@@ -20,7 +20,8 @@ enum status reply_send(void *socket, enum message_type type, const ProtobufCMess
 enum status reply_failure(void *socket, enum message_type type, uint64_t epoch, uint64_t number,
                           const struct error *why, struct error *err)
 {
-    log_warn("worker", "refused message=%s number=%llu status=%s reason=\"%s\"",
+    /* Whoever asked is told, and says it to whoever looks on. */
+    log_info("worker", "refused message=%s number=%llu status=%s reason=\"%s\"",
              message_type_name(type), (unsigned long long)number, status_name(why->code),
              why->text);
     Mgpt__Failure failure = MGPT__FAILURE__INIT;

@@ -10,6 +10,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "worker/stage_room.h"
 #include "worker/stage_state.h"
 
 static size_t max_size(size_t a, size_t b)
@@ -84,6 +85,9 @@ enum status stage_create(struct stage **out, struct checkpoint *checkpoint,
         return error_set(err, STATUS_UNSUPPORTED,
                          "config.json: head_dim is %d, expected an even number up to %d",
                          config->head_dim, HEAD_DIM_MAX);
+    enum status st = stage_room_check(config, options, stream, err);
+    if (st != STATUS_OK)
+        return st;
     struct stage *stage = calloc(1, sizeof(*stage));
     if (!stage)
         return error_set(err, STATUS_NOMEM, "cannot allocate a stage");
@@ -91,7 +95,7 @@ enum status stage_create(struct stage **out, struct checkpoint *checkpoint,
     stage->options.vocabulary = NULL;
     stage->config = *config;
     stage->stream = stream;
-    enum status st = stage_weights_create(&stage->weights, checkpoint, options->first_unit,
+    st = stage_weights_create(&stage->weights, checkpoint, options->first_unit,
                                           options->last_unit, options->compute, stream, err);
     if (st == STATUS_OK)
         st = create_cache(stage, err);

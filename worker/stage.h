@@ -31,6 +31,7 @@ struct stage_options {
     int sequences_max;
     int rows_max;                        /* tokens in a plan */
     int outputs_max;                     /* outputs in a plan */
+    size_t link_bytes; /* device memory that its links will take beside; for the check of room */
     const struct vocabulary *vocabulary; /* borrowed during stage_create(); needed with the head */
 };
 
@@ -48,8 +49,8 @@ struct stage_memory {
  * Loads the units and reserves everything.
  *
  * checkpoint: used during the call only.  stream: borrowed until stage_destroy().
- * STATUS_INVALID, STATUS_UNSUPPORTED: the checkpoint or an option; STATUS_NOMEM.  On error *out is
- * NULL.
+ * STATUS_INVALID, STATUS_UNSUPPORTED: the checkpoint or an option; STATUS_NOMEM, on a device before
+ * anything is loaded (stage_room.h).  On error *out is NULL.
  */
 enum status stage_create(struct stage **out, struct checkpoint *checkpoint,
                          const struct stage_options *options, struct stream *stream,

@@ -113,12 +113,16 @@ static struct link_nccl_options nccl_options(const struct stage_role *role)
                                       .rows_bytes_max = role->link_rows_bytes};
 }
 
-/* Device memory of the links by NCCL that this stage has, or will have. */
-static size_t link_bytes(const struct stage_role *role, const Mgpt__Load *load)
+/* Device memory of one end of a link by NCCL; the one to the next stage is made by Connect. */
+static size_t link_end_bytes(const struct stage_role *role)
 {
     struct link_nccl_options options = nccl_options(role);
-    int n = (load->stage_index > 0) + (load->stage_index + 1 < load->n_stages);
-    return role->link_rows_bytes > 0 ? (size_t)n * link_nccl_bytes(&options) : 0;
+    return role->link_rows_bytes > 0 ? link_nccl_bytes(&options) : 0;
+}
+
+static size_t n_links_out(const Mgpt__Load *load)
+{
+    return load->stage_index + 1 < load->n_stages ? 1 : 0;
 }
 
 /* The link is bound before weights are read, so that the endpoint is good whenever the controller
@@ -156,7 +160,8 @@ static enum status load_stage(struct stage_role *role, const Mgpt__Load *load,
         .kv_blocks = (int)load->kv_blocks,
         .sequences_max = (int)load->sequences_max,
         .rows_max = (int)load->rows_max,
-        .outputs_max = (int)(load->outputs_max ? load->outputs_max : load->rows_max)};
+        .outputs_max = (int)(load->outputs_max ? load->outputs_max : load->rows_max),
+        .link_bytes = n_links_out(load) * link_end_bytes(role)};
     enum status st = STATUS_OK;
     if (options.outputs_max > PLAN_OUTPUTS_MAX)
         options.outputs_max = PLAN_OUTPUTS_MAX;
@@ -200,8 +205,9 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
                               struct load_facts *facts, struct error *err)
 {
     struct stage_memory memory = stage_memory(role->stage);
-    struct stream_memory device;
-    stream_memory(role->options.stream, &device);
+    const struct stream *stream = role->options.stream;
+    size_t free_bytes = 0, total_bytes = 0;
+    stream_room(stream, &free_bytes, &total_bytes);
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = facts->units;
@@ -209,13 +215,14 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     loaded.fingerprint = facts->fingerprint;
     loaded.weight_bytes = memory.weight_bytes;
     loaded.kv_bytes = memory.kv_bytes;
-    loaded.activation_bytes = memory.activation_bytes + link_bytes(role, load);
+    loaded.activation_bytes =
+        memory.activation_bytes + (n_links_out(load) + (role->in ? 1 : 0)) * link_end_bytes(role);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
-    loaded.workspace_bytes = device.workspace_bytes;
-    loaded.device_bytes = device.held_bytes;
-    loaded.device_free_bytes = device.free_bytes;
-    loaded.device_total_bytes = device.total_bytes;
+    loaded.workspace_bytes = stream_workspace_bytes(stream);
+    loaded.device_bytes = stream_held_bytes(stream);
+    loaded.device_free_bytes = free_bytes;
+    loaded.device_total_bytes = total_bytes;
     if (role->in) {
         loaded.link_endpoint = role->in->endpoint;
         loaded.link_key = role->in->key;
@@ -225,8 +232,8 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
              "workspace_bytes=%zu device_bytes=%zu device_free_bytes=%zu device_total_bytes=%zu "
              "resident_bytes=%llu",
              load->stage_index, facts->units, memory.weight_bytes, memory.kv_bytes,
-             memory.activation_bytes, device.workspace_bytes, device.held_bytes, device.free_bytes,
-             device.total_bytes, (unsigned long long)loaded.resident_bytes);
+             memory.activation_bytes, stream_workspace_bytes(stream), stream_held_bytes(stream),
+             free_bytes, total_bytes, (unsigned long long)loaded.resident_bytes);
     return reply_send(role->options.control, MESSAGE_LOADED, &loaded.base, err);
 }
 

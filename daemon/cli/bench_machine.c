@@ -2,13 +2,11 @@
  * bench_machine.c - what the load runs on, and what that can do at best (by mgpt-worker --measure,
  * since this program holds no kernels).
  */
-#include <errno.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "daemon/cli/bench.h"
@@ -81,46 +79,13 @@ static enum status read_limits(struct bench_machine *machine, const json_t *answ
     return STATUS_OK;
 }
 
-/* All of the program's stdout, and how it ended. */
-static enum status run_worker(char *text, size_t bytes, struct error *err)
-{
-    char path[WORKER_PROCESS_PATH_BYTES];
-    int ends[2];
-    enum status st = worker_process_find(path, err);
-    if (st != STATUS_OK)
-        return st;
-    if (pipe(ends) != 0)
-        return error_set_errno(err, STATUS_IO, errno, "cannot make a pipe");
-    pid_t pid = fork();
-    if (pid == 0) {
-        dup2(ends[1], STDOUT_FILENO);
-        close(ends[0]);
-        close(ends[1]);
-        execl(path, "mgpt-worker", "--measure", (char *)NULL);
-        _exit(127);
-    }
-    close(ends[1]);
-    size_t used = 0;
-    ssize_t n = 0;
-    while (pid > 0 && used + 1 < bytes &&
-           ((n = read(ends[0], text + used, bytes - used - 1)) > 0 || (n < 0 && errno == EINTR)))
-        used += n > 0 ? (size_t)n : 0;
-    close(ends[0]);
-    text[used] = 0;
-    int code = -1;
-    while (pid > 0 && waitpid(pid, &code, 0) < 0 && errno == EINTR)
-        continue;
-    if (code != 0)
-        return error_set(err, STATUS_IO, "'%s --measure' failed", path);
-    return STATUS_OK;
-}
-
 enum status bench_machine_measure(struct bench_machine *machine, struct error *err)
 {
     char *text = malloc(ANSWER_BYTES_MAX);
     if (!text)
         return error_set(err, STATUS_NOMEM, "cannot allocate %d bytes", ANSWER_BYTES_MAX);
-    enum status st = run_worker(text, ANSWER_BYTES_MAX, err);
+    static const char *const arguments[] = {"mgpt-worker", "--measure", NULL};
+    enum status st = worker_process_ask(text, ANSWER_BYTES_MAX, arguments, err);
     json_t *answer = st == STATUS_OK ? json_loads(text, JSON_REJECT_DUPLICATES, NULL) : NULL;
     free(text);
     if (st == STATUS_OK)

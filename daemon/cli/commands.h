@@ -17,6 +17,7 @@ int command_inspect_sample(int argc, char **argv);
 int command_inspect_logits(int argc, char **argv);
 int command_inspect_generate(int argc, char **argv);
 int command_inspect_checkpoint(int argc, char **argv);
+int command_inspect_device(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_make_checkpoint(int argc, char **argv);
 int command_bench(int argc, char **argv);

@@ -13,14 +13,16 @@
 #include "daemon/cli/session.h"
 #include "daemon/cli/settings.h"
 #include "daemon/image_job.h"
+#include "model/picture_file.h"
 
-enum { LOOK_MS = 200, PATH_BYTES = 4096 };
+enum { LOOK_MS = 200, PATH_BYTES = 4096, COUNT_MAX = 1 << 24 /* tokens of a picture */ };
 
 struct generation {
     const struct settings *settings;
     struct progress_bar bar;
     int done[IMAGE_REQUEST_N_MAX]; /* tokens of each picture */
     int n_finished;
+    bool is_finished[IMAGE_REQUEST_N_MAX];
 };
 
 /* fox.png for one picture; fox-0.png, fox-1.png ... for several. */
@@ -65,7 +67,7 @@ static enum status finish(struct generation *generation, int index, uint64_t see
 static void show(struct generation *generation, int index, int done, int total, double eta_s)
 {
     int sum = 0;
-    if (index < 0 || index >= IMAGE_REQUEST_N_MAX)
+    if (index < 0 || index >= IMAGE_REQUEST_N_MAX || done < 0 || total < 0)
         return;
     generation->done[index] = done;
     for (int i = 0; i < generation->settings->n; i++)
@@ -100,9 +102,29 @@ static json_t *build_body(const struct settings *settings)
 
 /* ---- by a daemon ---- */
 
+/* A small number of at least 0; -1: the daemon sent something else. */
 static int int_of(const json_t *data, const char *key)
 {
-    return (int)json_integer_value(json_object_get(data, key));
+    const json_t *value = json_object_get(data, key);
+    json_int_t number = json_is_integer(value) ? json_integer_value(value) : -1;
+    return number >= 0 && number <= COUNT_MAX ? (int)number : -1;
+}
+
+/* What a daemon calls a picture, before it becomes a file: one of those asked for, and a picture.
+ */
+static enum status check_picture(const struct generation *generation, int index,
+                                 const uint8_t *bytes, size_t n_bytes, struct error *err)
+{
+    struct picture *picture;
+    if (index < 0 || index >= generation->settings->n || generation->is_finished[index])
+        return error_set(err, STATUS_INTERNAL,
+                         "the daemon sent a picture %d, expected 0 to %d, each once", index,
+                         generation->settings->n - 1);
+    enum status st = picture_read(&picture, bytes, n_bytes, NULL, err);
+    picture_destroy(picture);
+    return st == STATUS_OK
+               ? st
+               : error_wrap(err, STATUS_INTERNAL, "the daemon's picture of %zu bytes", n_bytes);
 }
 
 static enum status on_event(void *context, const char *name, const json_t *data, struct error *err)
@@ -115,14 +137,20 @@ static enum status on_event(void *context, const char *name, const json_t *data,
     if (strcmp(name, "image_generation.completed") != 0)
         return STATUS_OK;
     const json_t *text = json_object_get(data, "b64_json");
-    uint8_t *bytes =
-        text ? base64_decode(json_string_value(text), json_string_length(text), &n_bytes) : NULL;
+    uint8_t *bytes = json_is_string(text) ? base64_decode(json_string_value(text),
+                                                          json_string_length(text), &n_bytes)
+                                          : NULL;
     if (!bytes)
         return error_set(err, STATUS_INTERNAL, "the daemon's picture is no base64");
-    enum status st =
-        finish(generation, int_of(data, "picture_index"),
-               (uint64_t)json_integer_value(json_object_get(data, "seed")), bytes, n_bytes, err);
-    generation->n_finished += st == STATUS_OK;
+    int index = int_of(data, "picture_index");
+    enum status st = check_picture(generation, index, bytes, n_bytes, err);
+    if (st == STATUS_OK)
+        st = finish(generation, index, (uint64_t)json_integer_value(json_object_get(data, "seed")),
+                    bytes, n_bytes, err);
+    if (st == STATUS_OK) {
+        generation->is_finished[index] = true;
+        generation->n_finished++;
+    }
     free(bytes);
     return st;
 }

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "daemon/cli/commands.h"
+#include "model/json_fields.h"
 
 enum { KEY_HEADER_BYTES = 512 };
 
@@ -52,10 +53,21 @@ static enum status refuse(struct exchange *exchange, enum status status, const j
                      message ? message : "(no reason)");
 }
 
+/* A daemon is a stranger, too: what would take far more memory than its text is not parsed. */
+static json_t *parse(const char *text, json_error_t *reason)
+{
+    size_t n = json_fields_count_values(text, strlen(text));
+    if (n <= HTTP_CLIENT_VALUES_MAX)
+        return json_loads(text, JSON_REJECT_DUPLICATES, reason);
+    snprintf(reason->text, sizeof(reason->text), "some %zu values, expected at most %d", n,
+             HTTP_CLIENT_VALUES_MAX);
+    return NULL;
+}
+
 static enum status take_data(struct exchange *exchange, const char *text)
 {
     json_error_t reason;
-    json_t *data = json_loads(text, JSON_REJECT_DUPLICATES, &reason);
+    json_t *data = parse(text, &reason);
     if (!data)
         return error_set(exchange->err, STATUS_INTERNAL, "the daemon's event is no JSON: %s",
                          reason.text);
@@ -122,7 +134,8 @@ static enum status judge(struct exchange *exchange, CURLcode outcome, const char
                          reason[0] ? reason : curl_easy_strerror(outcome));
     if (code == 200)
         return STATUS_OK;
-    json_t *answer = exchange->line ? json_loads(exchange->line, 0, NULL) : NULL;
+    json_error_t ignored;
+    json_t *answer = exchange->line ? parse(exchange->line, &ignored) : NULL;
     enum status st = code == 429 ? STATUS_FULL : code / 100 == 4 ? STATUS_INVALID : STATUS_INTERNAL;
     if (answer)
         refuse(exchange, st, answer);

@@ -13,6 +13,7 @@
 
 enum {
     HTTP_CLIENT_LINE_BYTES_MAX = 512 << 20, /* one event: a picture as base64 */
+    HTTP_CLIENT_VALUES_MAX = 100000,        /* of the JSON of one answer or event */
     HTTP_CLIENT_BODY_BYTES_MAX = 4 << 20,   /* of errors and of plain answers */
     HTTP_CLIENT_CONNECT_WAIT_S = 10,
     HTTP_CLIENT_SILENCE_S = 60 /* without a byte; the daemon sends comments more often than that */

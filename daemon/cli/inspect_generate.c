@@ -176,10 +176,10 @@ static json_t *stages_json(const struct engine_stats *stats)
     json_t *list = json_array();
     for (int i = 0; i < stats->n_stages; i++) {
         const struct engine_stage_stats *stage = &stats->stages[i];
-        json_array_append_new(list, json_pack("{s:i, s:s, s:f, s:f, s:s, s:s}", "pid", stage->pid,
-                                              "units", stage->units, "busy_s",
-                                              (double)stage->busy_ns * 1e-9, "wait_s",
-                                              (double)stage->wait_ns * 1e-9, "digest",
+        json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:f, s:f, s:s, s:s}", "pid",
+                                              stage->pid, "units", stage->units, "link",
+                                              stage->link, "busy_s", (double)stage->busy_ns * 1e-9,
+                                              "wait_s", (double)stage->wait_ns * 1e-9, "digest",
                                               stage->digest, "fingerprint", stage->fingerprint));
         stage_memory_json(json_array_get(list, (size_t)i), stage);
     }
@@ -256,6 +256,7 @@ int command_inspect_generate(int argc, char **argv)
         ROW_CHUNK,
         ROW_KV_BLOCKS,
         ROW_DEVICE,
+        ROW_LINK,
         ROW_THREADS,
         {0}};
     static const struct option_set set = {

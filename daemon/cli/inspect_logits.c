@@ -134,6 +134,7 @@ int command_inspect_logits(int argc, char **argv)
         ROW_CHUNK,
         ROW_KV_BLOCKS,
         ROW_DEVICE,
+        ROW_LINK,
         ROW_THREADS,
         {0}};
     static const struct option_set set = {

@@ -47,6 +47,7 @@ static const struct command commands[] = {
     {"inspect", "generate", command_inspect_generate, "one answer, every token told"},
     {"inspect", "checkpoint", command_inspect_checkpoint,
      "sizes of a checkpoint and its cut into stages"},
+    {"inspect", "device", command_inspect_device, "what this machine could run stages on"},
 };
 
 enum { N_COMMANDS = sizeof(commands) / sizeof(commands[0]) };

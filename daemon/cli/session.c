@@ -130,7 +130,8 @@ enum status session_print_json(json_t *value, struct error *err)
 {
     enum status st = STATUS_OK;
     if (!value)
-        return error_set(err, STATUS_NOMEM, "cannot allocate the answer");
+        return error_set(err, STATUS_NOMEM,
+                         "cannot make the answer: no memory, or a name in it that is no UTF-8");
     if (json_dumpf(value, stdout, JSON_ENCODE_ANY) != 0 || fputc('\n', stdout) == EOF ||
         fflush(stdout) != 0)
         st = error_set_errno(err, STATUS_IO, errno, "cannot write to stdout");

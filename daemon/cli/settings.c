@@ -10,6 +10,8 @@
 
 #include "base/log.h"
 
+const char *const settings_links[] = {
+    [ENGINE_LINK_AUTO] = "auto", [ENGINE_LINK_ZMQ] = "zmq", [ENGINE_LINK_NCCL] = "nccl", NULL};
 const char *const settings_computes[] = {[ENGINE_F32] = "f32", [ENGINE_BF16] = "bf16", NULL};
 
 int settings_start(struct settings *out, const struct option_set *set, int argc, char **argv)
@@ -69,6 +71,7 @@ void settings_engine(struct engine_options *out, const struct settings *settings
                                    .device = settings->device,
                                    .log_level = log_level(),
                                    .compute = (enum engine_compute)settings->compute,
+                                   .link = (enum engine_link)settings->link,
                                    .n_stages = settings->n_stages,
                                    .kv_blocks = settings->kv_blocks,
                                    .prefill_rows = settings->chunk,

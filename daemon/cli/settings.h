@@ -11,7 +11,7 @@
 
 struct settings {
     const char *model, *vq, *device;
-    int compute, n_stages, threads, kv_blocks, chunk; /* chunk: --chunk, prompt tokens of a step */
+    int compute, link, n_stages, threads, kv_blocks, chunk; /* chunk: --chunk, prompt tokens of a step */
     int target_size;                                  /* 0: mgpt.json's */
     struct option_size size;
     uint64_t seed;
@@ -48,6 +48,12 @@ struct settings {
     {                                                                                              \
         "threads", "N", OPTION_INT, SETTING(threads),                                              \
             .max = 1024, .help = "of each worker [its share of the cores]"                         \
+    }
+#define ROW_LINK                                                                                   \
+    {                                                                                              \
+        "link", "KIND", OPTION_CHOICE, SETTING(link),                                              \
+            .choices = settings_links, .default_value = "auto",                                    \
+            .help = "between stages; auto: NCCL between CUDA devices, else ZeroMQ"                 \
     }
 #define ROW_TARGET                                                                                 \
     {                                                                                              \
@@ -105,7 +111,7 @@ struct settings {
             .max = 1 << 20, .help = "in text; 0: all [mgpt.json's, else 10]"                       \
     }
 
-extern const char *const settings_computes[];
+extern const char *const settings_computes[], *const settings_links[];
 
 /* options_start() into *out, fields without a default being what "not given" means. -1: go on, else
  * the exit code. */

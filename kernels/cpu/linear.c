@@ -1,12 +1,13 @@
 /*
  * linear.c - the bf16 product: threads take contiguous runs of panels, so each streams its part of
- * the matrix once.
+ * the matrix once, and at the end panels of those that are behind.
  *
  * Within a panel the inputs go in runs that fit into the first-level cache and all rows pass over a
  * run before the next: memory is read once for all rows, and the next run is fetched while this one
  * is used. Up to one tile of rows there is nothing to reuse, and the panel goes in one run.
  */
 #include "base/check.h"
+#include "kernels/cpu/share_queue.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/linear_weight.h"
@@ -26,7 +27,9 @@ struct task {
     struct stream *stream;
     tile_multiply multiply;
     int rows_a_stream;
-    int failed; /* written by any thread that finds no memory */
+    int first_panel, n_panels; /* a unit is a panel in a pass over ROWS_A_PASS rows */
+    struct share_queue *units; /* pass after pass */
+    int failed;                /* written by any thread that finds no memory */
 };
 
 /* Sums of a panel, of n_rows rows from `row` on, to y; columns outside of the launch's range are
@@ -105,40 +108,55 @@ static void multiply_panel(const struct task *task, float *acc, const bf16 *x, i
     }
 }
 
+static int rows_a_pass(const struct linear_launch *l)
+{
+    return l->n_rows < ROWS_A_PASS ? l->n_rows : ROWS_A_PASS;
+}
+
 static void multiply_share(void *context, int thread_index, int n_threads)
 {
     struct task *task = context;
     const struct linear_launch *l = task->launch;
     const struct linear_weight *w = l->weight;
-    int rows_a_pass = l->n_rows < ROWS_A_PASS ? l->n_rows : ROWS_A_PASS;
-    size_t acc_bytes = (size_t)rows_a_pass * TILE_COLUMNS * sizeof(float);
+    (void)n_threads;
+    size_t acc_bytes = (size_t)rows_a_pass(l) * TILE_COLUMNS * sizeof(float);
     size_t copy_bytes = w->options.n_in == w->n_in_padded
                             ? 0
-                            : (size_t)rows_a_pass * (size_t)w->n_in_padded * sizeof(bf16);
+                            : (size_t)rows_a_pass(l) * (size_t)w->n_in_padded * sizeof(bf16);
     float *acc = stream_scratch(task->stream, thread_index, acc_bytes + copy_bytes);
     if (!acc) {
         __atomic_store_n(&task->failed, 1, __ATOMIC_RELAXED);
         return;
     }
-    int first = l->first_out / TILE_COLUMNS;
-    int64_t n = (l->first_out + l->n_out + TILE_COLUMNS - 1) / TILE_COLUMNS - first, share, end;
-    stream_share(n, thread_index, n_threads, &share, &end);
     store_panel_function store = store_panel_of(stream_code_path(task->stream));
-    for (int row = 0; row < l->n_rows; row += rows_a_pass) {
-        int n_rows = l->n_rows - row < rows_a_pass ? l->n_rows - row : rows_a_pass;
-        const bf16 *x = padded_rows(l, (bf16 *)((char *)acc + acc_bytes), row, n_rows);
-        for (int panel = first + (int)share; panel < first + (int)end; panel++) {
-            multiply_panel(task, acc, x, n_rows, panel);
-            store(l, acc, row, n_rows, panel * TILE_COLUMNS, linear_weight_panel_groups(w, panel));
+    const bf16 *x = NULL;
+    for (int unit, row = -1; (unit = share_queue_take(task->units, thread_index)) >= 0;) {
+        int first = unit / task->n_panels * ROWS_A_PASS;
+        int n_rows = l->n_rows - first < ROWS_A_PASS ? l->n_rows - first : ROWS_A_PASS;
+        if (first != row) {
+            row = first;
+            x = padded_rows(l, (bf16 *)((char *)acc + acc_bytes), row, n_rows);
         }
+        int panel = task->first_panel + unit % task->n_panels;
+        multiply_panel(task, acc, x, n_rows, panel);
+        store(l, acc, row, n_rows, panel * TILE_COLUMNS, linear_weight_panel_groups(w, panel));
     }
 }
 
 enum status linear_cpu(const struct linear_launch *launch, struct stream *stream)
 {
     enum code_path path = stream_code_path(stream);
-    struct task task = {launch, stream, tile_multiply_of(path),
-                        path == CODE_PATH_AMX ? ROWS_A_STREAM_AMX : ROWS_A_STREAM, 0};
+    struct share_queue units;
+    struct task task = {.launch = launch,
+                        .stream = stream,
+                        .multiply = tile_multiply_of(path),
+                        .rows_a_stream = path == CODE_PATH_AMX ? ROWS_A_STREAM_AMX : ROWS_A_STREAM,
+                        .first_panel = launch->first_out / TILE_COLUMNS,
+                        .units = &units};
+    int last_panel = (launch->first_out + launch->n_out + TILE_COLUMNS - 1) / TILE_COLUMNS;
+    task.n_panels = last_panel - task.first_panel;
+    int n_passes = (launch->n_rows + ROWS_A_PASS - 1) / ROWS_A_PASS;
+    share_queue_init(&units, n_passes * task.n_panels, stream_n_threads(stream));
     stream_parallel(stream, multiply_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

@@ -51,17 +51,21 @@ static void free_memory(struct device *device, void *memory, size_t bytes)
     cuda_release(cuda_of(device), memory, bytes);
 }
 
+/* A device that does not tell has room: what does not fit is told when it is reserved. */
+static void room(const struct device *, size_t *free_bytes, size_t *total_bytes)
+{
+    if (cudaMemGetInfo(free_bytes, total_bytes) != cudaSuccess)
+        *free_bytes = *total_bytes = SIZE_MAX;
+}
+
 static size_t held_bytes(const struct device *device)
 {
     return ((const struct cuda_device *)device)->held_bytes;
 }
 
-static void memory(const struct device *device, struct stream_memory *out)
+static size_t workspace_bytes(const struct device *device)
 {
-    const struct cuda_device *cuda = (const struct cuda_device *)device;
-    out->workspace_bytes = cuda->workspace_bytes;
-    out->held_bytes = cuda->held_bytes;
-    cudaMemGetInfo(&out->free_bytes, &out->total_bytes);
+    return ((const struct cuda_device *)device)->workspace_bytes;
 }
 
 static void upload(struct device *device, void *to, const void *host, size_t bytes)
@@ -124,7 +128,8 @@ static const struct device_operations operations = {close_device,
                                                     alloc_memory,
                                                     free_memory,
                                                     held_bytes,
-                                                    memory,
+                                                    workspace_bytes,
+                                                    room,
                                                     upload,
                                                     download,
                                                     copy,
@@ -198,6 +203,18 @@ extern "C" enum status cuda_device_describe(struct device_facts *out, int index,
     return error == cudaSuccess ? STATUS_OK
                                 : error_set(err, STATUS_INTERNAL, "cannot ask CUDA device %d for its memory: %s", index,
                                             cudaGetErrorString(error));
+}
+
+extern "C" enum status cuda_device_versions(struct device_versions *out, struct error *err)
+{
+    memset(out, 0, sizeof(*out));
+    cudaError_t error = cudaRuntimeGetVersion(&out->runtime);
+    if (error == cudaSuccess)
+        error = cudaDriverGetVersion(&out->driver);
+    out->blas = cublasLtGetVersion();
+    return error == cudaSuccess
+               ? STATUS_OK
+               : error_set(err, STATUS_INTERNAL, "cannot ask CUDA for its versions: %s", cudaGetErrorString(error));
 }
 
 static enum status open_parts(struct cuda_device *cuda, struct error *err)

@@ -33,7 +33,9 @@ for name in $targets; do
     if "$build/fuzz/${name}_fuzz" -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -max_len=65536 \
         -print_final_stats=1 -artifact_prefix="$found/$name-" $dictionary "$work" "$here/corpus/$name" \
         >"$build/fuzz/$name.log" 2>&1; then
-        echo "$name: $(grep -o 'number_of_executed_units: [0-9]*' "$build/fuzz/$name.log" | grep -o '[0-9]*$') executions in $seconds s, nothing found"
+        executions=$(grep -o 'number_of_executed_units: [0-9]*' "$build/fuzz/$name.log" | grep -o '[0-9]*$')
+        reached=$(sed -n 's/.*DONE *cov: \([0-9]*\) ft: \([0-9]*\) .*/coverage \1, features \2/p' "$build/fuzz/$name.log")
+        echo "$name: $executions executions in $seconds s, $reached, nothing found"
     else
         failed=1
         echo "$name: FAILED"

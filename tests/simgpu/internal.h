@@ -70,8 +70,8 @@ const char *kernel_name(); /* of the kernel that runs */
 /* An integer of the environment, or `otherwise`. */
 long setting(const char *name, long otherwise);
 
-/* Of a list "A,B": what the device in use shall have; the last is for all that follow. */
-std::string setting_of_device(const char *name, const char *otherwise);
+/* Of a list "A,B": what that device shall have; the last is for all that follow. */
+std::string setting_of_device(const char *name, const char *otherwise, int device);
 
 } // namespace simgpu
 

@@ -45,7 +45,7 @@ std::map<char *, size_t> pinned; /* allocations by address */
 
 size_t capacity()
 {
-    return (size_t)strtoul(setting_of_device("SIMGPU_MEMORY_MB", "8192").c_str(), nullptr, 0) << 20;
+    return (size_t)strtoul(setting_of_device("SIMGPU_MEMORY_MB", "8192", current_device()).c_str(), nullptr, 0) << 20;
 }
 
 size_t round_up(size_t bytes, size_t to)

@@ -47,7 +47,7 @@ struct transfer {
 
 int version_of_device()
 {
-    return atoi(setting_of_device("SIMGPU_NCCL_VERSION", "22803").c_str());
+    return atoi(setting_of_device("SIMGPU_NCCL_VERSION", "22803", current_device()).c_str());
 }
 
 bool losses_are_silent()

@@ -58,11 +58,11 @@ static void check_stream(cudaStream_t stream)
         stop("the default stream is not modelled");
 }
 
-std::string setting_of_device(const char *name, const char *otherwise)
+std::string setting_of_device(const char *name, const char *otherwise, int device)
 {
     const char *text = getenv(name);
     std::string list = text && *text ? text : otherwise;
-    for (int i = 0; i < device_of_thread && list.find(',') != std::string::npos; i++)
+    for (int i = 0; i < device && list.find(',') != std::string::npos; i++)
         list = list.substr(list.find(',') + 1);
     return list.substr(0, list.find(','));
 }
@@ -184,7 +184,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp *properties, int device)
     size_t free_bytes;
     memset(properties, 0, sizeof(*properties));
     snprintf(properties->name, sizeof(properties->name), "simulated device");
-    std::string capability = setting_of_device("SIMGPU_CAPABILITY", "8.0");
+    std::string capability = setting_of_device("SIMGPU_CAPABILITY", "8.0", device);
     if (sscanf(capability.c_str(), "%d.%d", &properties->major, &properties->minor) != 2)
         stop("SIMGPU_CAPABILITY: '%s', expected a version as 8.0", capability.c_str());
     properties->multiProcessorCount = 1;

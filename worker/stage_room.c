@@ -1,0 +1,80 @@
+/*
+ * stage_room.c - counts matrices, blocks and rows.
+ */
+#include "worker/stage_room.h"
+
+#include "kernels/linear.h"
+#include "worker/kv_cache.h"
+
+enum { MIB_SHIFT = 20 };
+
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+static int n_layers_of(const struct model_config *config, const struct stage_options *options)
+{
+    int first = options->first_unit > 0 ? options->first_unit : 1;
+    int last = options->last_unit <= config->n_layers ? options->last_unit : config->n_layers;
+    return last >= first ? last - first + 1 : 0;
+}
+
+static size_t count_weights(const struct model_config *config, const struct stage_options *options)
+{
+    size_t hidden = (size_t)config->hidden, head_dim = (size_t)config->head_dim;
+    size_t heads = 2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * head_dim;
+    size_t layer = hidden * (heads + 3 * (size_t)config->inter);
+    size_t table = (size_t)config->vocab * hidden;
+    size_t n = (size_t)n_layers_of(config, options) * layer;
+    if (options->first_unit == 0)
+        n += table;
+    if (options->last_unit > config->n_layers)
+        n += table;
+    return n;
+}
+
+void stage_room_need(struct stage_need *out, const struct model_config *config,
+                     const struct stage_options *options, const struct stream *stream)
+{
+    int n_layers = n_layers_of(config, options);
+    size_t item_bytes = dtype_bytes(options->compute);
+    size_t rows = (size_t)linear_padded_rows(options->rows_max, stream);
+    size_t heads =
+        2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
+    size_t wide = larger(heads, 3 * (size_t)config->inter);
+    size_t row = n_layers > 0 ? 3 * (size_t)config->hidden + wide : (size_t)config->hidden;
+    struct kv_cache_options kv = {.n_layers = n_layers,
+                                  .n_blocks = options->kv_blocks,
+                                  .shape = {config->n_heads, config->n_kv_heads, config->head_dim,
+                                            options->compute}};
+    out->weight_bytes = count_weights(config, options) * item_bytes;
+    out->kv_bytes = kv_cache_bytes(&kv);
+    out->activation_bytes = rows * row * item_bytes + options->link_bytes;
+}
+
+static size_t sum(size_t a, size_t b)
+{
+    size_t bytes;
+    return __builtin_add_overflow(a, b, &bytes) ? SIZE_MAX : bytes;
+}
+
+enum status stage_room_check(const struct model_config *config, const struct stage_options *options,
+                             const struct stream *stream, struct error *err)
+{
+    struct stage_need need;
+    size_t free_bytes, total_bytes;
+    if (!stream_room(stream, &free_bytes, &total_bytes))
+        return STATUS_OK;
+    stage_room_need(&need, config, options, stream);
+    size_t all = sum(sum(need.weight_bytes, need.kv_bytes), need.activation_bytes);
+    if (all <= free_bytes)
+        return STATUS_OK;
+    return error_set(
+        err, STATUS_NOMEM,
+        "this stage needs %zu MiB of device memory (weights %zu, KV cache %zu, activations and "
+        "links %zu), free are %zu of %zu: use more --stages, or fewer --kv-blocks than %d",
+        all >> MIB_SHIFT, need.weight_bytes >> MIB_SHIFT, need.kv_bytes >> MIB_SHIFT,
+        need.activation_bytes >> MIB_SHIFT, free_bytes >> MIB_SHIFT, total_bytes >> MIB_SHIFT,
+        options->kv_blocks);
+}

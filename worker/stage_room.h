@@ -1,0 +1,25 @@
+/*
+ * stage_room.h - whether a stage fits the memory of its device, asked before anything is loaded.
+ *
+ * Pure but for the question to the device. Small vectors are not counted, so what is refused here
+ * could not have been loaded; what passes may still meet the limit.
+ */
+#ifndef MGPT_WORKER_STAGE_ROOM_H
+#define MGPT_WORKER_STAGE_ROOM_H
+
+#include "worker/stage.h"
+
+struct stage_need {
+    size_t weight_bytes, kv_bytes, activation_bytes; /* SIZE_MAX: more than can be counted */
+};
+
+/* What stage_create() will take, on the device of `stream`. */
+void stage_room_need(struct stage_need *out, const struct model_config *config,
+                     const struct stage_options *options, const struct stream *stream);
+
+/* STATUS_NOMEM: the device has less free; the text has all numbers and says what to do. On the CPU
+ * always STATUS_OK. */
+enum status stage_room_check(const struct model_config *config, const struct stage_options *options,
+                             const struct stream *stream, struct error *err);
+
+#endif
