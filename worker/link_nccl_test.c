@@ -41,8 +41,7 @@ struct hop {
 static struct stream *open_stream(int device)
 {
     struct stream *stream;
-    struct stream_options options = {
-        .n_threads = 1, .device = DEVICE_CUDA, .device_index = device};
+    struct stream_options options = {.n_threads = 1, .device = DEVICE_CUDA, .device_index = device};
     if (stream_create(&stream, &options, &err) != STATUS_OK)
         fail_msg("%s", err.text);
     return stream;

@@ -212,8 +212,8 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     loaded.fingerprint = facts->fingerprint;
     loaded.weight_bytes = memory.weight_bytes;
     loaded.kv_bytes = memory.kv_bytes;
-    loaded.activation_bytes = memory.activation_bytes +
-                              (n_links_out(load) + (role->in ? 1 : 0)) * link_end_bytes(role);
+    loaded.activation_bytes =
+        memory.activation_bytes + (n_links_out(load) + (role->in ? 1 : 0)) * link_end_bytes(role);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
     if (role->in) {
