@@ -3,7 +3,6 @@
  */
 #include "daemon/side.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,8 +37,7 @@ enum status side_create(struct side **out, const struct side_options *options, s
     worker_init(&side->worker, options->crew, options->role,
                 options->role == MGPT__ROLE__ROLE_CODEC ? "codec" : "draws",
                 &options->crew->allowed);
-    if (options->role == MGPT__ROLE__ROLE_CODEC)
-        snprintf(side->worker.device, sizeof(side->worker.device), "cpu");
+    worker_take_device(&side->worker, 0);
     *out = side;
     return STATUS_OK;
 }

@@ -25,11 +25,11 @@ enum status codebook_create(struct codebook **out, const float *entries, int n_c
 void codebook_destroy(struct codebook *codebook); /* NULL is fine */
 size_t codebook_bytes(const struct codebook *codebook);
 
-/* codes: [n].  z: [n, n_dims]. A z that is not finite gets code 0. */
+/* codes: [n], device memory as z [n, n_dims]. A z that is not finite gets code 0. */
 enum status codebook_nearest(int32_t *codes, const float *z, const struct codebook *codebook, int n,
                              struct stream *stream);
 
-/* z: [n, n_dims] = the entries of codes [n], each 0 <= code < n_codes (CHECK). */
+/* z: [n, n_dims] = the entries of codes [n], host memory, each 0 <= code < n_codes (CHECK). */
 enum status codebook_lookup(float *z, const int32_t *codes, const struct codebook *codebook, int n,
                             struct stream *stream);
 

@@ -9,6 +9,7 @@
 #define MGPT_KERNELS_DEVICE_H
 
 #include "kernels/attention_launch.h"
+#include "kernels/codec_launch.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear_weight.h"
 #include "kernels/sample_launch.h"
@@ -50,6 +51,15 @@ struct device_operations {
     /* results: host memory [n_requests]; waits for them. STATUS_NOMEM: a list that is too long. */
     enum status (*sample)(struct device *device, struct sample_result *results, const struct sample_request *requests,
                           int n_requests);
+
+    enum status (*conv2d)(struct device *device, const struct conv2d_launch *launch);
+    enum status (*group_norm)(struct device *device, const struct group_norm_launch *launch);
+    enum status (*spatial_attention)(struct device *device, const struct spatial_attention_launch *launch);
+    enum status (*codebook_nearest)(struct device *device, int32_t *codes, const float *z,
+                                    const struct codebook *codebook, int n);
+    /* codes: host memory. */
+    enum status (*codebook_lookup)(struct device *device, float *z, const int32_t *codes,
+                                   const struct codebook *codebook, int n);
 };
 
 /* The first member of what a device keeps. */

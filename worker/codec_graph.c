@@ -5,6 +5,7 @@
 #include "worker/codec_graph.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -253,6 +254,32 @@ static bool all_finite(const float *x, size_t n)
     return true;
 }
 
+/* Waits for the kernels, also after one was refused. */
+static enum status finish(struct run *run, struct error *err)
+{
+    enum status st = stream_wait(run->network->stream, err);
+    if (run->status != STATUS_OK && st == STATUS_OK)
+        error_set(err, run->status, "a kernel failed: %s", status_name(run->status));
+    else
+        run->status = st;
+    return run->status;
+}
+
+/* What lies beside the codebook, fetched to be looked at. */
+static enum status check_vectors(const struct run *run, struct map z, struct error *err)
+{
+    size_t n = (size_t)z.width * z.height * z.n_channels;
+    float *copy = malloc(n * sizeof(*copy));
+    if (!copy)
+        return error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", n * sizeof(*copy));
+    stream_download(run->network->stream, copy, map_data(run, z), n * sizeof(*copy));
+    bool is_finite = all_finite(copy, n);
+    free(copy);
+    return is_finite ? STATUS_OK
+                     : error_set(err, STATUS_INVALID,
+                                 "the encoder's output is not finite; its weights are unusable");
+}
+
 enum status codec_run_encode(int32_t *codes, const float *pixels,
                              const struct codec_network *network, const struct codec_plan *plan,
                              void *memory, int width, int height, struct error *err)
@@ -269,16 +296,10 @@ enum status codec_run_encode(int32_t *codes, const float *pixels,
     if (!idle(&run))
         run.status = codebook_nearest(map_data(&run, nearest), map_data(&run, z), network->codebook,
                                       n, network->stream);
-    if (run.status == STATUS_OK)
-        run.status = stream_wait(network->stream, err);
-    if (run.status != STATUS_OK)
-        return error_set(err, run.status, "a kernel of the encoder failed: %s",
-                         status_name(run.status));
-    if (!all_finite(map_data(&run, z), (size_t)n * z.n_channels))
-        return error_set(err, STATUS_INVALID,
-                         "the encoder's output is not finite; its weights are unusable");
+    if (finish(&run, err) != STATUS_OK)
+        return error_wrap(err, run.status, "the encoder");
     stream_download(network->stream, codes, map_data(&run, nearest), sizeof(*codes) * n);
-    return STATUS_OK;
+    return check_vectors(&run, z, err);
 }
 
 enum status codec_run_decode(float *pixels, const int32_t *codes,
@@ -292,11 +313,8 @@ enum status codec_run_decode(float *pixels, const int32_t *codes,
     struct map z = acquire(&run, width / patch, height / patch, network->config.embed_dim);
     run.status = codebook_lookup(map_data(&run, z), codes, network->codebook, n, network->stream);
     struct map y = walk_decoder(&run, z);
-    if (run.status == STATUS_OK)
-        run.status = stream_wait(network->stream, err);
-    if (run.status != STATUS_OK)
-        return error_set(err, run.status, "a kernel of the decoder failed: %s",
-                         status_name(run.status));
+    if (finish(&run, err) != STATUS_OK)
+        return error_wrap(err, run.status, "the decoder");
     stream_download(network->stream, pixels, map_data(&run, y),
                     sizeof(float) * width * height * y.n_channels);
     if (!all_finite(pixels, (size_t)width * height * y.n_channels))

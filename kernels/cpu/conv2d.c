@@ -9,12 +9,11 @@
  * writes the tile out. Tiles are claimed one at a time, so threads that lose their core to others
  * do not hold the rest up; which thread takes which tile changes no number.
  */
-#include "kernels/conv2d.h"
+#include "kernels/codec_launch.h"
 
 #include <stdatomic.h>
 #include <string.h>
 
-#include "kernels/cpu/conv2d_weight.h"
 #include "kernels/cpu/norm_row.h"
 #include "kernels/cpu/tile_f32.h"
 #include "kernels/cpu/vector.h"
@@ -215,7 +214,8 @@ static void run_tile(const struct job *job, int tile, float *patch, float *sums)
         for (int first = 0; first < weight->n_columns; first += TILE_F32_COLUMNS) {
             cells.first_channel = first;
             cells.n = smaller(TILE_F32_COLUMNS, weight->n_columns - first);
-            multiply(job, sums, from, conv2d_weight_panel(weight, cells.phase, first), &cells);
+            multiply(job, sums, from,
+                     weight->memory + conv2d_weight_panel_at(weight, cells.phase, first), &cells);
             write_cells_of(stream_code_path(job->stream))(job, sums, &cells);
         }
     }
@@ -239,25 +239,19 @@ static void run_tiles(void *context, int thread_index, int n_threads)
         run_tile(job, tile, patch, patch + patch_floats);
 }
 
-enum status conv2d(float *y, const float *x, const struct conv2d_weight *weight,
-                   const struct conv2d_norm *norm, const float *residual, int width, int height,
-                   struct stream *stream)
+enum status conv2d_cpu(const struct conv2d_launch *launch, struct stream *stream)
 {
-    const struct conv2d_shape *shape = &weight->shape;
-    if (width < 1 || height < 1 || (norm && shape->n_in % LANES))
-        return STATUS_INVALID;
-    if (shape->kind == CONV2D_DOWN && (width % 2 || height % 2))
-        return STATUS_INVALID;
-    struct job job = {.y = y,
-                      .x = x,
-                      .residual = residual,
-                      .weight = weight,
-                      .norm = norm,
-                      .width = width,
-                      .height = height,
+    struct job job = {.y = launch->y,
+                      .x = launch->x,
+                      .residual = launch->residual,
+                      .weight = launch->weight,
+                      .norm = launch->norm,
+                      .width = launch->width,
+                      .height = launch->height,
                       .stream = stream,
                       .kernels = tile_f32_of(stream)};
-    plan_tiles(&job.plan, shape, width, height, stream_n_threads(stream));
+    plan_tiles(&job.plan, &launch->weight->shape, launch->width, launch->height,
+               stream_n_threads(stream));
     stream_parallel(stream, run_tiles, &job);
     return job.out_of_memory ? STATUS_NOMEM : STATUS_OK;
 }

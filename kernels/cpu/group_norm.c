@@ -5,42 +5,23 @@
  * caches: the mean of each channel first, then the squares around it, so that no large mean cancels
  * the variance. Runs and parts merge by Chan, Golub and LeVeque 1983 in f64, in order.
  */
-#include "kernels/group_norm.h"
+#include "kernels/codec_launch.h"
 
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "kernels/cpu/vector.h"
-#include "kernels/stream.h"
 
-enum { RUN = 64, PART_PIXELS_MIN = 256 };
-
-/* Of a channel over some pixels. */
-struct moments {
-    double mean, squares; /* squares: the sum of (x - mean)^2 */
-};
+enum { RUN = 64 };
 
 struct job {
-    const float *x;
-    struct moments *parts; /* [n_parts, n_channels] */
-    int n_pixels, n_channels, n_parts;
+    const struct group_norm_launch *launch;
     enum code_path path;
 };
 
-static int count_parts(int n_pixels)
-{
-    int parts = (n_pixels + PART_PIXELS_MIN - 1) / PART_PIXELS_MIN;
-    return parts < GROUP_NORM_PARTS ? parts : GROUP_NORM_PARTS;
-}
-
-size_t group_norm_workspace_bytes(int n_channels)
-{
-    return sizeof(struct moments) * GROUP_NORM_PARTS * n_channels;
-}
-
 /* into (of n pixels) becomes the moments of both; add has m pixels. */
-static void merge(struct moments *into, double n, double mean, double squares, double m)
+static void merge(struct group_norm_moments *into, double n, double mean, double squares, double m)
 {
     double step = mean - into->mean, all = n + m;
     into->mean += step * (m / all);
@@ -48,8 +29,8 @@ static void merge(struct moments *into, double n, double mean, double squares, d
 }
 
 /* Adds n pixels to the moments of sixteen channels, which hold n_before pixels. */
-VECTOR_INLINE void add_run(struct moments *moments, const float *x, int n_channels, int n,
-                           int n_before)
+VECTOR_INLINE void add_run(struct group_norm_moments *moments, const float *x, int n_channels,
+                           int n, int n_before)
 {
     f32x16 sum = {0}, rest = {0}, squares = {0};
     for (int p = 0; p < n; p++)
@@ -67,11 +48,11 @@ VECTOR_INLINE void add_run(struct moments *moments, const float *x, int n_channe
     }
 }
 
-VECTOR_INLINE void measure_body(const struct job *job, int part)
+VECTOR_INLINE void measure_body(const struct group_norm_launch *job, int part)
 {
     int64_t first, last;
     stream_share(job->n_pixels, part, job->n_parts, &first, &last);
-    struct moments *moments = job->parts + (size_t)part * job->n_channels;
+    struct group_norm_moments *moments = job->parts + (size_t)part * job->n_channels;
     memset(moments, 0, sizeof(*moments) * job->n_channels);
     for (int64_t p = first; p < last; p += RUN) {
         int n = last - p < RUN ? (int)(last - p) : RUN;
@@ -81,27 +62,29 @@ VECTOR_INLINE void measure_body(const struct job *job, int part)
     }
 }
 
-FOR_EACH_PATH(measure, (const struct job *job, int part), (job, part))
+FOR_EACH_PATH(measure, (const struct group_norm_launch *job, int part), (job, part))
 
 static void measure_parts(void *context, int thread_index, int n_threads)
 {
     struct job *job = context;
     int64_t first, last;
-    stream_share(job->n_parts, thread_index, n_threads, &first, &last);
+    stream_share(job->launch->n_parts, thread_index, n_threads, &first, &last);
     for (int part = (int)first; part < last; part++)
-        measure_of(job->path)(job, part);
+        measure_of(job->path)(job->launch, part);
 }
 
 /* The moments of channels [first, first + count) together: parts of a channel, then channels. */
-static struct moments group_moments(const struct job *job, int first, int count)
+static struct group_norm_moments group_moments(const struct group_norm_launch *job, int first,
+                                               int count)
 {
-    struct moments group = {0};
+    struct group_norm_moments group = {0};
     for (int i = 0; i < count; i++) {
-        struct moments channel = {0};
+        struct group_norm_moments channel = {0};
         for (int part = 0; part < job->n_parts; part++) {
             int64_t from, to;
             stream_share(job->n_pixels, part, job->n_parts, &from, &to);
-            const struct moments *m = job->parts + (size_t)part * job->n_channels + first + i;
+            const struct group_norm_moments *m =
+                job->parts + (size_t)part * job->n_channels + first + i;
             merge(&channel, (double)from, m->mean, m->squares, (double)(to - from));
         }
         merge(&group, (double)job->n_pixels * i, channel.mean, channel.squares, job->n_pixels);
@@ -109,27 +92,18 @@ static struct moments group_moments(const struct job *job, int first, int count)
     return group;
 }
 
-enum status group_norm(float *scale, float *shift, const float *x, const float *weight,
-                       const float *bias, int n_pixels, int n_channels, int n_groups, float eps,
-                       void *workspace, struct stream *stream)
+enum status group_norm_cpu(const struct group_norm_launch *launch, struct stream *stream)
 {
-    if (n_pixels < 1 || n_groups < 1 || n_channels < 1 || n_channels % n_groups ||
-        n_channels % LANES)
-        return STATUS_INVALID;
-    struct job job = {.x = x,
-                      .parts = workspace,
-                      .n_pixels = n_pixels,
-                      .n_channels = n_channels,
-                      .n_parts = count_parts(n_pixels),
-                      .path = stream_code_path(stream)};
+    struct job job = {launch, stream_code_path(stream)};
     stream_parallel(stream, measure_parts, &job);
-    int count = n_channels / n_groups;
-    for (int first = 0; first < n_channels; first += count) {
-        struct moments group = group_moments(&job, first, count);
-        double deviation = sqrt(group.squares / ((double)n_pixels * count) + eps);
+    int count = launch->n_channels / launch->n_groups;
+    for (int first = 0; first < launch->n_channels; first += count) {
+        struct group_norm_moments group = group_moments(launch, first, count);
+        double deviation = sqrt(group.squares / ((double)launch->n_pixels * count) + launch->eps);
         for (int c = first; c < first + count; c++) {
-            scale[c] = (float)(weight[c] / deviation);
-            shift[c] = (float)(bias[c] - group.mean * (weight[c] / deviation));
+            launch->scale[c] = (float)(launch->weight[c] / deviation);
+            launch->shift[c] =
+                (float)(launch->bias[c] - group.mean * (launch->weight[c] / deviation));
         }
     }
     return STATUS_OK;

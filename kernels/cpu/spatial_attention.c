@@ -7,7 +7,7 @@
  * maximum, weights exp(s - maximum), and sums of values, which shrink by exp(old maximum - new
  * maximum) when a block raises it.
  */
-#include "kernels/spatial_attention.h"
+#include "kernels/codec_launch.h"
 
 #include <math.h>
 #include <stdatomic.h>
@@ -16,7 +16,6 @@
 
 #include "kernels/cpu/tile_f32.h"
 #include "kernels/cpu/vector.h"
-#include "kernels/stream.h"
 
 enum { QUERIES = 24, KEYS = SPATIAL_ATTENTION_KEYS };
 
@@ -43,11 +42,6 @@ struct block {
 static int count_panels(int n_pixels)
 {
     return (n_pixels + TILE_F32_COLUMNS - 1) / TILE_F32_COLUMNS;
-}
-
-size_t spatial_attention_workspace_bytes(int n_pixels, int n_channels)
-{
-    return sizeof(float) * count_panels(n_pixels) * TILE_F32_COLUMNS * n_channels;
 }
 
 static void transpose_keys(void *context, int thread_index, int n_threads)
@@ -173,19 +167,17 @@ static void attend_share(void *context, int thread_index, int n_threads)
         attend(job, &block, (int)query, last - query < QUERIES ? (int)(last - query) : QUERIES);
 }
 
-enum status spatial_attention(float *out, const float *q, const float *k, const float *v,
-                              int n_pixels, int n_channels, void *workspace, struct stream *stream)
+enum status spatial_attention_cpu(const struct spatial_attention_launch *launch,
+                                  struct stream *stream)
 {
-    if (n_pixels < 1 || n_channels < 1 || n_channels % TILE_F32_LANE)
-        return STATUS_INVALID;
-    struct job job = {.out = out,
-                      .q = q,
-                      .k = k,
-                      .v = v,
-                      .keys = workspace,
-                      .n_pixels = n_pixels,
-                      .n_channels = n_channels,
-                      .scale = 1.0f / sqrtf((float)n_channels),
+    struct job job = {.out = launch->out,
+                      .q = launch->q,
+                      .k = launch->k,
+                      .v = launch->v,
+                      .keys = launch->keys,
+                      .n_pixels = launch->n_pixels,
+                      .n_channels = launch->n_channels,
+                      .scale = launch->scale,
                       .stream = stream,
                       .kernels = tile_f32_of(stream)};
     stream_parallel(stream, transpose_keys, &job);

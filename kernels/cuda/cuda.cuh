@@ -107,6 +107,13 @@ enum status linear_cuda(struct device *device, const struct linear_launch *launc
 enum status sample_cuda(struct device *device, struct sample_result *results, const struct sample_request *requests,
                         int n_requests);
 
+enum status conv2d_cuda(struct device *device, const struct conv2d_launch *launch);
+enum status group_norm_cuda(struct device *device, const struct group_norm_launch *launch);
+enum status spatial_attention_cuda(struct device *device, const struct spatial_attention_launch *launch);
+enum status codebook_nearest_cuda(struct device *device, int32_t *codes, const float *z,
+                                  const struct codebook *codebook, int n);
+enum status codebook_lookup_cuda(struct device *device, float *z, const int32_t *codes,
+                                 const struct codebook *codebook, int n);
 enum status first_not_finite_cuda(struct device *device, int *first, const void *x, enum dtype dtype, int n_rows,
                                   int hidden);
 enum status prepare_rows_cuda(struct device *device, uint64_t *likeness, const struct attention_shape *shape,

@@ -143,7 +143,12 @@ static const struct device_operations operations = {close_device,
                                                     linear_prepare_range_cuda,
                                                     linear_padded_rows_cuda,
                                                     linear_cuda,
-                                                    sample_cuda};
+                                                    sample_cuda,
+                                                     conv2d_cuda,
+                                                     group_norm_cuda,
+                                                     spatial_attention_cuda,
+                                                     codebook_nearest_cuda,
+                                                     codebook_lookup_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {

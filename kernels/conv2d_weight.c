@@ -1,7 +1,7 @@
 /*
  * conv2d_weight.c - packs the weights of a convolution, see conv2d_weight.h.
  */
-#include "kernels/cpu/conv2d_weight.h"
+#include "kernels/conv2d_weight.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -45,14 +45,15 @@ static float packed_value(const struct conv2d_weight *packed, const float *kerne
     return sum;
 }
 
-/* Columns beyond n_out stay zero, as the memory came. */
-static void pack_panel(struct conv2d_weight *packed, const float *weight, int phase, int first)
+/* Columns beyond n_out stay zero, as the host memory came. */
+static void pack_panel(const struct conv2d_weight *packed, float *memory, const float *weight,
+                       int phase, int first)
 {
     const struct conv2d_shape *shape = &packed->shape;
     int columns = packed->n_columns - first < TILE_F32_COLUMNS ? TILE_F32_LANE : TILE_F32_COLUMNS;
     int used = shape->n_out - first < columns ? shape->n_out - first : columns;
     size_t kernel_floats = (size_t)shape->kernel * shape->kernel;
-    float *panel = (float *)conv2d_weight_panel(packed, phase, first);
+    float *panel = memory + conv2d_weight_panel_at(packed, phase, first);
     for (int row = 0; row < packed->taps; row++)
         for (int column = 0; column < packed->taps; column++)
             for (int channel = 0; channel < shape->n_in; channel++, panel += columns)
@@ -61,6 +62,24 @@ static void pack_panel(struct conv2d_weight *packed, const float *weight, int ph
                     panel[i] =
                         packed_value(packed, weight + at * kernel_floats, phase, row, column);
                 }
+}
+
+/* Packs in host memory, then sends it to the stream's. */
+static enum status fill(struct conv2d_weight *packed, const float *weight, const float *bias,
+                        struct error *err)
+{
+    float *memory = calloc(1, packed->bytes);
+    if (!memory)
+        return error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", packed->bytes);
+    memcpy(memory, bias, sizeof(float) * packed->shape.n_out);
+    for (int phase = 0; phase < packed->n_phases; phase++)
+        for (int first = 0; first < packed->n_columns; first += TILE_F32_COLUMNS)
+            pack_panel(packed, memory, weight, phase, first);
+    enum status st = stream_alloc(packed->stream, (void **)&packed->memory, packed->bytes, err);
+    if (st == STATUS_OK)
+        stream_upload(packed->stream, packed->memory, memory, packed->bytes);
+    free(memory);
+    return st;
 }
 
 enum status conv2d_weight_create(struct conv2d_weight **out, const struct conv2d_shape *shape,
@@ -81,16 +100,12 @@ enum status conv2d_weight_create(struct conv2d_weight **out, const struct conv2d
     packed->n_columns = (shape->n_out + TILE_F32_LANE - 1) / TILE_F32_LANE * TILE_F32_LANE;
     packed->phase_floats = (size_t)packed->taps * packed->taps * shape->n_in * packed->n_columns;
     packed->bytes = sizeof(float) * (packed->n_columns + packed->n_phases * packed->phase_floats);
-    st = stream_alloc(stream, (void **)&packed->memory, packed->bytes, err);
+    st = fill(packed, weight, bias, err);
     if (st != STATUS_OK) {
         conv2d_weight_destroy(packed);
         return error_wrap(err, st, "cannot pack a convolution of %d to %d channels", shape->n_in,
                           shape->n_out);
     }
-    memcpy(packed->memory, bias, sizeof(float) * shape->n_out);
-    for (int phase = 0; phase < packed->n_phases; phase++)
-        for (int first = 0; first < packed->n_columns; first += TILE_F32_COLUMNS)
-            pack_panel(packed, weight, phase, first);
     *out = packed;
     return STATUS_OK;
 }

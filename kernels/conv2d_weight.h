@@ -1,5 +1,5 @@
 /*
- * conv2d_weight.h - weights as the CPU kernel walks them.
+ * conv2d_weight.h - weights as the kernels of both backends walk them.
  *
  * Output channels are cut into panels of TILE_F32_COLUMNS (the last may be TILE_F32_LANE wide,
  * filled up with zeros). A panel is [k, columns] with k = (kernel row, kernel column, input
@@ -8,8 +8,8 @@
  * each place of an output pixel in its 2x2: there the three rows of the kernel meet two rows of the
  * picture, so their weights are added up, columns likewise.
  */
-#ifndef MGPT_KERNELS_CPU_CONV2D_WEIGHT_H
-#define MGPT_KERNELS_CPU_CONV2D_WEIGHT_H
+#ifndef MGPT_KERNELS_CONV2D_WEIGHT_H
+#define MGPT_KERNELS_CONV2D_WEIGHT_H
 
 #include "kernels/conv2d.h"
 
@@ -21,14 +21,15 @@ struct conv2d_weight {
     int n_columns; /* n_out, rounded up to TILE_F32_LANE */
     size_t phase_floats; /* taps * taps * n_in * n_columns */
     size_t bytes;        /* of memory */
-    float *memory;       /* bias [n_columns], then the phases */
+    float *memory;       /* device: bias [n_columns], then the phases */
 };
 
-static inline const float *conv2d_weight_panel(const struct conv2d_weight *weight, int phase,
-                                               int first_column)
+/* Where a panel begins, in floats behind `memory`. */
+static inline size_t conv2d_weight_panel_at(const struct conv2d_weight *weight, int phase,
+                                            int first_column)
 {
     size_t k = (size_t)weight->taps * weight->taps * weight->shape.n_in;
-    return weight->memory + weight->n_columns + phase * weight->phase_floats + k * first_column;
+    return weight->n_columns + phase * weight->phase_floats + k * first_column;
 }
 
 #endif
