@@ -178,6 +178,8 @@ struct engine_stage_stats {
     char units[ENGINE_UNITS_TEXT_BYTES]; /* "embed,0-3" */
     char digest[ENGINE_FACT_TEXT_BYTES], fingerprint[ENGINE_FACT_TEXT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
+    uint64_t workspace_bytes, device_bytes, device_free_bytes,
+        device_total_bytes;    /* 0 on the CPU */
     uint64_t busy_ns, wait_ns; /* sums over plans */
     uint64_t link_bytes;       /* sent to the next stage */
     int kv_blocks_used;

@@ -157,6 +157,10 @@ static void fill_stage(struct engine_stage_stats *out, const struct engine *engi
     out->activation_bytes = stage->facts.activation_bytes;
     out->resident_bytes = stage->facts.resident_bytes;
     out->file_bytes = stage->facts.file_bytes;
+    out->workspace_bytes = stage->facts.workspace_bytes;
+    out->device_bytes = stage->facts.device_bytes;
+    out->device_free_bytes = stage->facts.device_free_bytes;
+    out->device_total_bytes = stage->facts.device_total_bytes;
     out->busy_ns = stage->busy_ns;
     out->wait_ns = stage->wait_ns;
     out->link_bytes = stage->link_bytes;

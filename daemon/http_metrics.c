@@ -149,9 +149,60 @@ static double weight_bytes(const struct engine_stage_stats *stage)
     return (double)stage->weight_bytes;
 }
 
+static double kv_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->kv_bytes;
+}
+
+static double activation_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->activation_bytes;
+}
+
+static double workspace_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->workspace_bytes;
+}
+
+static double device_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->device_bytes;
+}
+
+static double device_free_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->device_free_bytes;
+}
+
+static double device_total_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->device_total_bytes;
+}
+
 static double is_ready(const struct engine_stage_stats *stage)
 {
     return stage->ready;
+}
+
+/* What the stages said when they were loaded; of a device with memory of its own, else 0, from the
+ * fourth on. */
+static void stage_memory(const struct page *page, const struct engine_stats *stats)
+{
+    static const struct {
+        const char *name, *help;
+        double (*value)(const struct engine_stage_stats *stage);
+    } parts[] = {
+        {"stage_weight_bytes", "Weights held.", weight_bytes},
+        {"stage_kv_bytes", "Keys and values reserved.", kv_bytes},
+        {"stage_activation_bytes", "Memory for the rows of a step.", activation_bytes},
+        {"stage_workspace_bytes", "Device memory the kernels work in.", workspace_bytes},
+        {"stage_device_bytes", "Device memory held.", device_bytes},
+        {"stage_device_free_bytes", "Device memory left for anybody, when the stage was loaded.",
+         device_free_bytes},
+        {"stage_device_total_bytes", "Memory of the device.", device_total_bytes},
+    };
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        stage_counter(page, stats, parts[i].name, parts[i].help, parts[i].value, "gauge");
 }
 
 static void stages(const struct page *page, const struct engine_stats *stats)
@@ -161,7 +212,7 @@ static void stages(const struct page *page, const struct engine_stats *stats)
                   wait_s, "counter");
     stage_counter(page, stats, "stage_link_bytes_total", "Bytes sent to the next stage.",
                   link_bytes, "counter");
-    stage_counter(page, stats, "stage_weight_bytes", "Weights held.", weight_bytes, "gauge");
+    stage_memory(page, stats);
     stage_counter(page, stats, "stage_ready", "1 when the stage is loaded.", is_ready, "gauge");
 }
 
@@ -202,7 +253,8 @@ enum MHD_Result http_metrics(struct http_request *request)
     size_t n_bytes = 0;
     char model[256];
     struct engine_stats *stats = engine_stats(request->server->options.engine);
-    struct page page = {.out = stats ? open_memstream(&text, &n_bytes) : NULL, .model = model,
+    struct page page = {.out = stats ? open_memstream(&text, &n_bytes) : NULL,
+                        .model = model,
                         .served = request->server->options.model};
     if (!page.out) {
         free(stats);

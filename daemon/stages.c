@@ -381,6 +381,10 @@ static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, 
     facts->activation_bytes = loaded->activation_bytes;
     facts->resident_bytes = loaded->resident_bytes;
     facts->file_bytes = loaded->file_bytes;
+    facts->workspace_bytes = loaded->workspace_bytes;
+    facts->device_bytes = loaded->device_bytes;
+    facts->device_free_bytes = loaded->device_free_bytes;
+    facts->device_total_bytes = loaded->device_total_bytes;
     if (loaded->link_endpoint && loaded->link_endpoint[0])
         copy_text(stage->endpoint, sizeof(stage->endpoint), loaded->link_endpoint);
     copy_text(stage->link_key, sizeof(stage->link_key), loaded->link_key);

@@ -41,6 +41,8 @@ struct stage_facts {
     char digest[STAGE_FACT_BYTES];
     char fingerprint[STAGE_FACT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
+    uint64_t workspace_bytes, device_bytes, device_free_bytes,
+        device_total_bytes; /* 0 on the CPU */
 };
 
 struct stage {

@@ -22,6 +22,7 @@ struct device_operations {
     enum status (*alloc)(struct device *device, void **out, size_t bytes, struct error *err);
     void (*free)(struct device *device, void *memory, size_t bytes);
     size_t (*held_bytes)(const struct device *device); /* of device memory, this stream's own work memory included */
+    size_t (*workspace_bytes)(const struct device *device); /* of it, since the device was opened */
     void (*room)(const struct device *device, size_t *free_bytes, size_t *total_bytes);
     void (*upload)(struct device *device, void *to, const void *host, size_t bytes);
     void (*download)(struct device *device, void *host, const void *from, size_t bytes);

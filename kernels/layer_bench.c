@@ -3,13 +3,15 @@
  * the machine.
  *
  *     layer_bench [--threads 2] [--layers 8] [--context 192] [--hidden 1024] [--inter 2752]
- * [--heads 16] [--kv-heads 16]
+ * [--heads 16] [--kv-heads 16] [--device cpu|cuda]
  *                 [--rows 1,8,32] [--steps 20] [--parts]
  *
  * Every row is a sequence of its own with `context` keys. Read bandwidth and dense peak are
  * measured before and after each row count and the larger taken; limit = max(bytes read /
  * bandwidth, operations / peak). Times are medians of the steps; "best" is the fastest, for
- * machines with other work. --parts prints the fastest call of each operation.
+ * machines with other work. --parts prints the fastest call of each operation; on a device each is
+ * then waited for, while steps without it are queued whole and, but for MGPT_CUDA_GRAPHS=off,
+ * replayed.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -33,6 +35,7 @@ static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",    
 struct options {
     int threads, layers, context, hidden, inter, heads, kv_heads, steps, parts;
     const char *rows;
+    enum device_kind device;
 };
 
 struct layer {
@@ -81,8 +84,37 @@ static struct linear_weight *make_weight(struct bench *b, int n_out, int n_in)
 static void *make_memory(struct bench *b, size_t bytes)
 {
     void *memory;
-    CHECK(stream_alloc(b->stream, &memory, bytes, NULL) == STATUS_OK);
+    struct error err;
+    if (stream_alloc(b->stream, &memory, bytes, &err) != STATUS_OK) {
+        fprintf(stderr, "layer_bench: %s\n", err.text);
+        exit(1);
+    }
     return memory;
+}
+
+static void *make_copy(struct bench *b, const void *host, size_t bytes)
+{
+    void *memory = make_memory(b, bytes);
+    stream_upload(b->stream, memory, host, bytes);
+    return memory;
+}
+
+/* Vectors of ones, and numbers of no meaning as x. */
+static void fill_inputs(struct bench *b, int rows_max)
+{
+    const struct options *o = &b->o;
+    size_t n_ones = (size_t)(o->hidden + o->inter), n_x = (size_t)rows_max * (size_t)o->hidden;
+    float *ones = malloc(n_ones * sizeof(*ones));
+    bf16 *x = malloc(n_x * sizeof(*x));
+    CHECK(ones && x);
+    for (size_t i = 0; i < n_ones; i++)
+        ones[i] = 1;
+    for (size_t i = 0; i < n_x; i++)
+        x[i] = bf16_from_f32((float)(i % 13) - 6);
+    b->ones = make_copy(b, ones, n_ones * sizeof(*ones));
+    b->x = make_copy(b, x, n_x * sizeof(*x));
+    free(ones);
+    free(x);
 }
 
 static void make_bench(struct bench *b, int rows_max)
@@ -102,14 +134,13 @@ static void make_bench(struct bench *b, int rows_max)
         l->gate_up = make_weight(b, 2 * o->inter, o->hidden);
         l->down = make_weight(b, o->hidden, o->inter);
         l->kv = (struct kv_layer){make_memory(b, b->kv_bytes), n_blocks};
-        memset(l->kv.pool, 0x3c, b->kv_bytes); /* 0.0115 each: pages must be there */
+        if (o->device == DEVICE_CPU)
+            memset(l->kv.pool, 0x3c, b->kv_bytes); /* 0.0115 each: pages must be there */
     }
     size_t wide = (size_t)(n_qkv > 2 * o->inter ? n_qkv : 2 * o->inter);
-    b->ones = make_memory(b, (size_t)(o->hidden + o->inter) * sizeof(float));
-    for (int i = 0; i < o->hidden + o->inter; i++)
-        b->ones[i] = 1;
+    rows_max = linear_padded_rows(rows_max, b->stream);
+    fill_inputs(b, rows_max);
     b->norm = (struct qk_norm){b->ones, b->ones, b->ones, b->ones, 1e-5f};
-    b->x = make_memory(b, (size_t)rows_max * (size_t)o->hidden * 2);
     b->normed = make_memory(b, (size_t)rows_max * (size_t)o->hidden * 2);
     b->delta = make_memory(b, (size_t)rows_max * (size_t)o->hidden * 2);
     b->wide = make_memory(b, (size_t)rows_max * wide * 2);
@@ -117,25 +148,43 @@ static void make_bench(struct bench *b, int rows_max)
     b->blocks = malloc((size_t)n_blocks * sizeof(*b->blocks));
     for (int i = 0; i < n_blocks; i++)
         b->blocks[i] = i;
-    for (int r = 0; r < rows_max; r++)
+    for (int r = 0; r < n_blocks / blocks_a_row; r++)
         b->segments[r] = (struct kv_segment){b->blocks + r * blocks_a_row, o->context - 1, 1, r};
-    for (int i = 0; i < rows_max * o->hidden; i++)
-        ((bf16 *)b->x)[i] = bf16_from_f32((float)(i % 13) - 6);
+}
+
+static void wait(struct bench *b)
+{
+    struct error err;
+    if (stream_wait(b->stream, &err) == STATUS_OK)
+        return;
+    fprintf(stderr, "layer_bench: %s\n", err.text);
+    exit(1);
 }
 
 static int64_t mark(struct bench *b, int part, int64_t since)
 {
+    if (b->o.parts)
+        wait(b);
     int64_t now = clock_monotonic_ns();
     int64_t ns = now - since;
     b->part_ns[part] = ns < b->part_ns[part] || !b->part_ns[part] ? ns : b->part_ns[part];
     return now;
 }
 
-static int64_t run_step(struct bench *b, int n)
+/* A bench and the rows of its step. */
+struct step {
+    struct bench *bench;
+    int n;
+};
+
+static enum status run_layers(void *context)
 {
+    const struct step *step = context;
+    struct bench *b = step->bench;
     const struct options *o = &b->o;
     struct stream *s = b->stream;
-    int64_t start = clock_monotonic_ns(), at = start;
+    const int n_segments = step->n, n = linear_padded_rows(step->n, s);
+    int64_t at = clock_monotonic_ns();
     for (int i = 0; i < o->layers; i++) {
         const struct layer *l = &b->layers[i];
         if (i == 0)
@@ -145,9 +194,10 @@ static int64_t run_step(struct bench *b, int n)
         at = mark(b, 0, at);
         linear(b->wide, b->normed, l->qkv, n, s);
         at = mark(b, 1, at);
-        qk_norm_rope_store(b->wide, &b->shape, &b->norm, b->rope, b->segments, n, &l->kv, s);
+        qk_norm_rope_store(b->wide, &b->shape, &b->norm, b->rope, b->segments, n_segments, &l->kv,
+                           s);
         at = mark(b, 2, at);
-        attention(b->normed, b->wide, &b->shape, b->segments, n, &l->kv, s);
+        attention(b->normed, b->wide, &b->shape, b->segments, n_segments, &l->kv, s);
         at = mark(b, 3, at);
         linear(b->delta, b->normed, l->o, n, s);
         at = mark(b, 4, at);
@@ -160,6 +210,17 @@ static int64_t run_step(struct bench *b, int n)
         linear(b->delta, b->inner, l->down, n, s);
         at = mark(b, 8, at);
     }
+    return STATUS_OK;
+}
+
+static int64_t run_step(struct bench *b, int n)
+{
+    struct step step = {b, n};
+    uint64_t likeness;
+    int64_t start = clock_monotonic_ns();
+    CHECK(attention_prepare_rows(&likeness, &b->shape, b->segments, n, b->stream) == STATUS_OK);
+    CHECK(stream_replay(b->stream, b, b->o.parts ? 0 : likeness, run_layers, &step) == STATUS_OK);
+    wait(b);
     return clock_monotonic_ns() - start;
 }
 
@@ -190,7 +251,8 @@ static void bench_rows(struct bench *b, int n)
     struct machine_limits before, after;
     int64_t times[STEPS_MAX];
     before = measure_limits(b);
-    run_step(b, n);
+    for (int i = 0; i < 3; i++) /* a device loads, then records */
+        run_step(b, n);
     memset(b->part_ns, 0, sizeof(b->part_ns));
     for (int i = 0; i < o->steps; i++)
         times[i] = run_step(b, n);
@@ -200,7 +262,7 @@ static void bench_rows(struct bench *b, int n)
     double peak =
         before.dense_flop_s > after.dense_flop_s ? before.dense_flop_s : after.dense_flop_s;
     qsort(times, (size_t)o->steps, sizeof(times[0]), by_size);
-    double memory_ms = bytes / bandwidth * 1e3, dense_ms = operations / peak * 1e3;
+    double memory_ms = bytes / bandwidth * 1e3, dense_ms = peak > 0 ? operations / peak * 1e3 : 0;
     double limit_ms = memory_ms > dense_ms ? memory_ms : dense_ms,
            median_ms = (double)times[o->steps / 2] * 1e-6;
     printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time "
@@ -227,6 +289,10 @@ static int read_option(struct options *o, const char *name, const char *value)
             *numbers[i].number = atoi(value);
             return *numbers[i].number >= 1;
         }
+    if (!strcmp(name, "--device")) {
+        o->device = !strcmp(value, "cuda") ? DEVICE_CUDA : DEVICE_CPU;
+        return !strcmp(value, "cuda") || !strcmp(value, "cpu");
+    }
     if (!strcmp(name, "--rows"))
         o->rows = value;
     return !strcmp(name, "--rows");
@@ -235,7 +301,7 @@ static int read_option(struct options *o, const char *name, const char *value)
 int main(int argc, char **argv)
 {
     static struct bench b;
-    b.o = (struct options){2, 8, 192, 1024, 2752, 16, 16, 20, 0, "1,8,32"};
+    b.o = (struct options){2, 8, 192, 1024, 2752, 16, 16, 20, 0, "1,8,32", DEVICE_CPU};
     for (int i = 1; i < argc; i++) {
         if (!strcmp(argv[i], "--parts")) {
             b.o.parts = 1;
@@ -249,15 +315,15 @@ int main(int argc, char **argv)
     }
     if (b.o.steps > STEPS_MAX)
         b.o.steps = STEPS_MAX;
-    struct stream_options options = {.n_threads = b.o.threads};
+    struct stream_options options = {.n_threads = b.o.threads, .device = b.o.device};
     struct error err;
     if (stream_create(&b.stream, &options, &err) != STATUS_OK) {
         fprintf(stderr, "layer_bench: %s\n", err.text);
         return 1;
     }
     printf("path %s, %d threads, %d layers, hidden %d, inter %d, heads %d/%d, context %d\n",
-           code_path_name(stream_code_path(b.stream)), b.o.threads, b.o.layers, b.o.hidden,
-           b.o.inter, b.o.heads, b.o.kv_heads, b.o.context);
+           stream_path_name(b.stream), b.o.threads, b.o.layers, b.o.hidden, b.o.inter, b.o.heads,
+           b.o.kv_heads, b.o.context);
     int rows_max = 1;
     for (const char *at = b.o.rows; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
         rows_max = atoi(at) > rows_max ? atoi(at) : rows_max;

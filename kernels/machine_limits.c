@@ -200,10 +200,36 @@ static double measure_peak(struct stream *stream, int ms)
     return best;
 }
 
+/* A device copies one half of the buffer to the other: as many bytes are read as written. */
+static enum status measure_copies(double *bytes_s, struct stream *stream, size_t buffer_bytes,
+                                  int ms, struct error *err)
+{
+    enum { COPIES = 8 };
+    const size_t half = buffer_bytes / 2;
+    char *buffer;
+    enum status st = stream_alloc(stream, (void **)&buffer, buffer_bytes, err);
+    int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now = 0;
+    while (st == STATUS_OK && now < end) {
+        st = stream_wait(stream, err);
+        int64_t start = clock_monotonic_ns();
+        for (int i = 0; i < COPIES; i++)
+            stream_copy(stream, buffer + half, buffer, half);
+        if (st == STATUS_OK)
+            st = stream_wait(stream, err);
+        now = clock_monotonic_ns();
+        double here = 2.0 * COPIES * (double)half * 1e9 / (double)(now - start);
+        *bytes_s = here > *bytes_s ? here : *bytes_s;
+    }
+    stream_free(stream, buffer, buffer_bytes);
+    return st;
+}
+
 enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream,
                                    size_t buffer_bytes, int ms, struct error *err)
 {
     *limits = (struct machine_limits){0};
+    if (stream_device(stream))
+        return measure_copies(&limits->read_bytes_s, stream, buffer_bytes, ms, err);
     limits->dense_flop_s = measure_peak(stream, ms);
     return measure_reading(&limits->read_bytes_s, stream, buffer_bytes, ms, err);
 }

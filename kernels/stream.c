@@ -222,6 +222,11 @@ size_t stream_held_bytes(const struct stream *stream)
     return stream->device ? stream->device->operations->held_bytes(stream->device) : 0;
 }
 
+size_t stream_workspace_bytes(const struct stream *stream)
+{
+    return stream->device ? stream->device->operations->workspace_bytes(stream->device) : 0;
+}
+
 void stream_parallel(struct stream *stream, stream_task task, void *context)
 {
     pool_run(stream->pool, task, context);

@@ -120,6 +120,9 @@ uint64_t stream_n_replays(const struct stream *stream);
  * the CPU. */
 size_t stream_held_bytes(const struct stream *stream);
 
+/* Of it, what the stream took for its kernels when it was created. */
+size_t stream_workspace_bytes(const struct stream *stream);
+
 /* Memory of the device; false on the CPU. */
 bool stream_room(const struct stream *stream, size_t *free_bytes, size_t *total_bytes);
 

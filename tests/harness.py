@@ -14,6 +14,20 @@ GOLDEN = os.path.join(ROOT, "tests", "golden")
 RUN_LIMIT_S = 300  # one command of a test; far above what any needs, so only a hang meets it
 
 
+# The same tests on another device, in another number of stages: for commands that have such options and were not given them.
+DEVICE, STAGES = os.environ.get("MGPT_TEST_DEVICE"), os.environ.get("MGPT_TEST_STAGES")
+
+
+def with_device(args):
+    more = []
+    what = args[1] if len(args) > 1 and args[0] == "inspect" else None
+    if DEVICE and what in ("generate", "logits", "encode", "decode") and "--device" not in args:
+        more += ["--device", DEVICE]
+    if STAGES and what in ("generate", "logits") and "--stages" not in args:
+        more += ["--stages", STAGES]
+    return [*args, *more]
+
+
 class CommandFailed(AssertionError):
     """A program that was expected to succeed did not."""
 
@@ -27,7 +41,7 @@ def run(program, *args, data=None, env=None, limit_s=RUN_LIMIT_S):
 
 def mgpt(*args, **more):
     """Runs mgpt, which must succeed; returns its stdout."""
-    done = run("mgpt", *args, **more)
+    done = run("mgpt", *with_device(args), **more)
     if done.returncode:
         raise CommandFailed(f"mgpt {' '.join(map(str, args))[:300]}: exit {done.returncode}: {done.stderr.decode(errors='replace')[-800:]}")
     return done.stdout

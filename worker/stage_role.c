@@ -205,6 +205,9 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
                               struct load_facts *facts, struct error *err)
 {
     struct stage_memory memory = stage_memory(role->stage);
+    const struct stream *stream = role->options.stream;
+    size_t free_bytes = 0, total_bytes = 0;
+    stream_room(stream, &free_bytes, &total_bytes);
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = facts->units;
@@ -216,13 +219,21 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
         memory.activation_bytes + (n_links_out(load) + (role->in ? 1 : 0)) * link_end_bytes(role);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
+    loaded.workspace_bytes = stream_workspace_bytes(stream);
+    loaded.device_bytes = stream_held_bytes(stream);
+    loaded.device_free_bytes = free_bytes;
+    loaded.device_total_bytes = total_bytes;
     if (role->in) {
         loaded.link_endpoint = role->in->endpoint;
         loaded.link_key = role->in->key;
     }
-    log_info("worker", "loaded stage=%u units=%s weight_bytes=%zu kv_bytes=%zu resident_bytes=%llu",
+    log_info("worker",
+             "loaded stage=%u units=%s weight_bytes=%zu kv_bytes=%zu activation_bytes=%zu "
+             "workspace_bytes=%zu device_bytes=%zu device_free_bytes=%zu device_total_bytes=%zu "
+             "resident_bytes=%llu",
              load->stage_index, facts->units, memory.weight_bytes, memory.kv_bytes,
-             (unsigned long long)loaded.resident_bytes);
+             memory.activation_bytes, stream_workspace_bytes(stream), stream_held_bytes(stream),
+             free_bytes, total_bytes, (unsigned long long)loaded.resident_bytes);
     return reply_send(role->options.control, MESSAGE_LOADED, &loaded.base, err);
 }
 

@@ -153,20 +153,35 @@ static enum status write_picture(struct session *session, const struct settings 
     return st;
 }
 
+static void stage_memory_json(json_t *out, const struct engine_stage_stats *stage)
+{
+    const struct {
+        const char *name;
+        uint64_t bytes;
+    } parts[] = {{"bytes", stage->weight_bytes},
+                 {"file_bytes", stage->file_bytes},
+                 {"kv_bytes", stage->kv_bytes},
+                 {"activation_bytes", stage->activation_bytes},
+                 {"workspace_bytes", stage->workspace_bytes},
+                 {"device_bytes", stage->device_bytes},
+                 {"device_free_bytes", stage->device_free_bytes},
+                 {"device_total_bytes", stage->device_total_bytes},
+                 {"resident_bytes", stage->resident_bytes}};
+    for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++)
+        json_object_set_new(out, parts[i].name, json_integer((json_int_t)parts[i].bytes));
+}
+
 static json_t *stages_json(const struct engine_stats *stats)
 {
     json_t *list = json_array();
     for (int i = 0; i < stats->n_stages; i++) {
         const struct engine_stage_stats *stage = &stats->stages[i];
-        json_array_append_new(
-            list,
-            json_pack("{s:i, s:s, s:s, s:I, s:I, s:I, s:I, s:I, s:f, s:f, s:s, s:s}", "pid", stage->pid,
-                      "units", stage->units, "link", stage->link, "bytes", (json_int_t)stage->weight_bytes, "file_bytes",
-                      (json_int_t)stage->file_bytes, "kv_bytes", (json_int_t)stage->kv_bytes,
-                      "activation_bytes", (json_int_t)stage->activation_bytes, "resident_bytes",
-                      (json_int_t)stage->resident_bytes, "busy_s", (double)stage->busy_ns * 1e-9,
-                      "wait_s", (double)stage->wait_ns * 1e-9, "digest", stage->digest,
-                      "fingerprint", stage->fingerprint));
+        json_array_append_new(list, json_pack("{s:i, s:s, s:s, s:f, s:f, s:s, s:s}", "pid",
+                                              stage->pid, "units", stage->units, "link",
+                                              stage->link, "busy_s", (double)stage->busy_ns * 1e-9,
+                                              "wait_s", (double)stage->wait_ns * 1e-9, "digest",
+                                              stage->digest, "fingerprint", stage->fingerprint));
+        stage_memory_json(json_array_get(list, (size_t)i), stage);
     }
     return list;
 }

@@ -60,6 +60,7 @@ struct cuda_device {
     struct staging *staging;
     bool is_recording;    /* launches go into a graph: nothing may be copied, waited for or allocated */
     size_t held_bytes;    /* device memory that this stream has reserved */
+    size_t workspace_bytes; /* of it, when the device had been opened */
     struct sample_table *draws;
     void *blas_workspace; /* [CUDA_BLAS_WORKSPACE_BYTES] */
     float *partials;      /* [CUDA_PARTIALS_BYTES] of attention's splits */

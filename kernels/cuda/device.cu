@@ -63,6 +63,11 @@ static size_t held_bytes(const struct device *device)
     return ((const struct cuda_device *)device)->held_bytes;
 }
 
+static size_t workspace_bytes(const struct device *device)
+{
+    return ((const struct cuda_device *)device)->workspace_bytes;
+}
+
 static void upload(struct device *device, void *to, const void *host, size_t bytes)
 {
     cuda_upload(cuda_of(device), to, host, bytes);
@@ -123,6 +128,7 @@ static const struct device_operations operations = {close_device,
                                                     alloc_memory,
                                                     free_memory,
                                                     held_bytes,
+                                                    workspace_bytes,
                                                     room,
                                                     upload,
                                                     download,
@@ -264,6 +270,7 @@ extern "C" enum status cuda_device_open(struct device **out, int index, struct e
         close_device(&cuda->base);
         return error_wrap(err, st, "CUDA device %d", index);
     }
+    cuda->workspace_bytes = cuda->held_bytes;
     *out = &cuda->base;
     return STATUS_OK;
 }
