@@ -132,9 +132,11 @@ static enum status run_level(struct bench *bench, int level, struct error *err)
     return st;
 }
 
+/* What mgpt-worker measures is this machine's processor. */
 static enum status measure(struct bench *bench, struct error *err)
 {
-    bool here = bench->settings.base.local || bench->target->here;
+    const struct settings *base = &bench->settings.base;
+    bool here = base->local ? strcmp(base->device, "cpu") == 0 : bench->target->here;
     return here ? bench_machine_measure(&bench->machine, err) : STATUS_OK;
 }
 
@@ -144,7 +146,7 @@ static enum status run_all(struct bench *bench, struct error *err)
     enum status st = prepare_mix(bench, err);
     /* Our own workers are not there yet: nothing disturbs the measurement. */
     if (st == STATUS_OK && bench->settings.base.local)
-        st = bench_machine_measure(&bench->machine, err);
+        st = measure(bench, err);
     if (st == STATUS_OK)
         st = open_target(bench, err);
     if (st == STATUS_OK && !bench->settings.base.local)

@@ -121,7 +121,7 @@ static void print_head(const struct bench_target *target, const struct bench_mac
                best->read_bytes_s * 1e-9, best->dense_flop_s * 1e-9, machine->code_path,
                best->threads);
     else
-        printf("limits   not measured: the server is on another machine\n");
+        printf("limits   not measured: no processor of this machine does the work\n");
     printf("model    %s: hidden %d, inter %d, layers %d, heads %d/%d, vocab %d, %s\n", target->name,
            c->hidden, c->inter, c->n_layers, c->n_heads, c->n_kv_heads, c->vocab,
            target->item_bytes == 4 ? "f32" : "bf16");

@@ -49,7 +49,7 @@ static __global__ void __launch_bounds__(NEAREST_THREADS)
             const float e = entry[(size_t)d * PANEL];
 #pragma unroll
             for (int i = 0; i < VECTORS; i++)
-                products[i] += vectors[i * n_dims + d] * e;
+                products[i] = multiply_add(vectors[i * n_dims + d], e, products[i]);
         }
         const int32_t code = panel * PANEL + lane;
 #pragma unroll

@@ -128,10 +128,10 @@ static __device__ __forceinline__ void multiply(float sums[CELLS_A_THREAD][COLUM
         const float x[CELLS_A_THREAD] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
         for (int i = 0; i < CELLS_A_THREAD; i++) {
-            sums[i][0] += x[i] * w.x;
-            sums[i][1] += x[i] * w.y;
-            sums[i][2] += x[i] * w.z;
-            sums[i][3] += x[i] * w.w;
+            sums[i][0] = multiply_add(x[i], w.x, sums[i][0]);
+            sums[i][1] = multiply_add(x[i], w.y, sums[i][1]);
+            sums[i][2] = multiply_add(x[i], w.z, sums[i][2]);
+            sums[i][3] = multiply_add(x[i], w.w, sums[i][3]);
         }
     }
 }

@@ -167,6 +167,16 @@ static __device__ __forceinline__ void from_f32(__nv_bfloat16 *out, float x)
     *out = __float2bfloat16_rn(x);
 }
 
+/* a b + c, rounded once: for loops of nothing else, since the compiler fuses nothing by itself. */
+static __device__ __forceinline__ float multiply_add(float a, float b, float c)
+{
+#ifdef MGPT_SIMGPU
+    return a * b + c; /* rounded twice: a fused one is a slow call on the host */
+#else
+    return __fmaf_rn(a, b, c);
+#endif
+}
+
 /* What is kept when x is stored and read again. */
 template <class T> static __device__ __forceinline__ float rounded(float x)
 {

@@ -48,7 +48,7 @@ static __device__ void score_key(const struct arguments &a, const struct view &s
         const float k = a.keys[(size_t)c * (size_t)a.stride + (size_t)key];
 #pragma unroll
         for (int i = 0; i < QUERIES; i++)
-            sums[i] += s.q[i * a.n_channels + c] * k;
+            sums[i] = multiply_add(s.q[i * a.n_channels + c], k, sums[i]);
     }
 #pragma unroll
     for (int i = 0; i < QUERIES; i++)
@@ -87,7 +87,7 @@ static __device__ void add_values(const struct arguments &a, const struct view &
             const float v = a.v[(size_t)(first_key + key) * (size_t)a.n_channels + (size_t)c];
 #pragma unroll
             for (int i = 0; i < QUERIES; i++)
-                sums[i] += s.weights[i * KEYS + key] * v;
+                sums[i] = multiply_add(s.weights[i * KEYS + key], v, sums[i]);
         }
 #pragma unroll
         for (int i = 0; i < QUERIES; i++)
