@@ -46,7 +46,7 @@ struct engine_options {
     const char *log_level;   /* of the workers; NULL: "info" */
     enum engine_compute compute;
     enum engine_link link; /* what carries activations between stages */
-    int n_pipelines; /* 0: no transformer */
+    int n_pipelines;       /* 0: no transformer */
     int n_stages;
     bool codec;      /* start a worker for pictures */
     bool draws;      /* start a worker for ENGINE_DRAW */

@@ -22,7 +22,8 @@ enum { READY_LOOK_MS = 100 };
 
 struct settings {
     const char *config, *model, *vq, *device, *http, *model_name, *api_key;
-    int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max, log_level;
+    int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max,
+        log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
     bool no_confine;
 };

@@ -90,7 +90,8 @@ void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why)
     stages_begin_epoch(stages, text);
 }
 
-/* The stages of this pipeline cannot work together: the end before the first success, a loss later. */
+/* The stages of this pipeline cannot work together: the end before the first success, a loss later.
+ */
 static void refuse(struct stages *stages, int k, int64_t now_ms, enum status code, const char *text)
 {
     if (stages->was_ready)
@@ -274,7 +275,7 @@ static void advance_stage(struct stages *stages, int k, int64_t now_ms)
     else if (has_hello(stage) && !stage->loading && !stage->loaded) {
         if (check_nccl(stages, k, now_ms))
             send_load(stages, k, now_ms);
-    }    else if (stage->loaded && stage->asked_epoch != stages->epoch)
+    } else if (stage->loaded && stage->asked_epoch != stages->epoch)
         send_reset(stages, k, now_ms);
     worker_tick(&stage->worker, now_ms);
 }

@@ -48,13 +48,13 @@ struct stage_facts {
 struct stage {
     struct worker worker;
     int first_unit, last_unit;
-    bool loading, loaded; /* in this life */
-    uint64_t asked_epoch; /* of the last Load or Reset sent in this life */
-    uint64_t epoch;       /* the stage said that it is ready for it */
-    int64_t asked_ms;     /* when Load or Reset was sent */
+    bool loading, loaded;       /* in this life */
+    uint64_t asked_epoch;       /* of the last Load or Reset sent in this life */
+    uint64_t epoch;             /* the stage said that it is ready for it */
+    int64_t asked_ms;           /* when Load or Reset was sent */
     Mgpt__LinkKind loaded_link; /* as the last Load said */
-    int linked_life;      /* life of the next stage that the link leads to; 0: none */
-    int connecting_life;  /* Connect was sent, Connected has not come */
+    int linked_life;            /* life of the next stage that the link leads to; 0: none */
+    int connecting_life;        /* Connect was sent, Connected has not come */
     int64_t connecting_ms;
     char endpoint[PRIVATE_FOLDER_ENDPOINT_BYTES]; /* where this stage takes activations */
     char link_key[64];

@@ -19,7 +19,7 @@ enum { WORKER_NAME_BYTES = 32, WORKER_DEVICE_BYTES = 32, WORKER_HOST_BYTES = 65 
 
 struct worker {
     struct crew *crew;
-    char name[WORKER_NAME_BYTES]; /* "stage 0.1", "codec" */
+    char name[WORKER_NAME_BYTES];     /* "stage 0.1", "codec" */
     char device[WORKER_DEVICE_BYTES]; /* "cpu", "cuda:1" */
     Mgpt__Role role;
     cpu_set_t cpus;

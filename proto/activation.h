@@ -3,8 +3,8 @@
  *
  * One frame a hop for every accepted plan, in order of the numbers. Multipart as frame.h: header,
  * payload; the payload is struct activation_header and then either hidden states [n_tokens, hidden]
- * or, when failed, a text of at most ERROR_TEXT_BYTES bytes, or what flag BESIDE says. Pure encoding; sockets are
- * worker/link_zmq.c's.
+ * or, when failed, a text of at most ERROR_TEXT_BYTES bytes, or what flag BESIDE says. Pure
+ * encoding; sockets are worker/link_zmq.c's.
  */
 #ifndef MGPT_PROTO_ACTIVATION_H
 #define MGPT_PROTO_ACTIVATION_H

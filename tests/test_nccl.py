@@ -75,6 +75,16 @@ class Losses(unittest.TestCase):
             with self.subTest(stage=stage, mode=mode), mock.patch.dict(os.environ, SIMGPU_NCCL=mode):
                 self.kill(stage)
 
+    def test_a_link_that_is_lost_while_its_stages_live(self):
+        with mock.patch.dict(os.environ, SIMGPU_NCCL_LOSE="0,20,0"), Daemon(MODEL, *ON_DEVICE, "--stages", 3) as daemon:
+            for reply, expected in zip(Running(daemon, 2, SIZE).end(), self.expected):
+                self.assertEqual(reply.status, 200, reply.body[:500])
+                self.assertEqual(reply.json()["data"], expected)
+            self.assertEqual(daemon.gauge("mgpt:worker_restarts_total"), 0)
+            log = daemon.log_text()
+            self.assertIn("as SIMGPU_NCCL_LOSE wants it", log)
+            self.assertIn("forms anew", log)
+
     def kill(self, stage):
         with Daemon(MODEL, *ON_DEVICE, "--stages", 3) as daemon:
             stages = [pid for pid in daemon.children() if not is_codec(pid)]

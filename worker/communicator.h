@@ -22,8 +22,8 @@ struct side_queue;
 struct communicator;
 
 enum {
-    COMMUNICATOR_ID_BYTES = 128,     /* of NCCL's unique id */
-    COMMUNICATOR_CALL_MS = 10 * 1000, /* a call that stays in progress for longer is lost */
+    COMMUNICATOR_ID_BYTES = 128,       /* of NCCL's unique id */
+    COMMUNICATOR_CALL_MS = 10 * 1000,  /* a call that stays in progress for longer is lost */
     COMMUNICATOR_ABORT_MS = 10 * 1000, /* an abort that takes longer is given up */
     COMMUNICATOR_CTAS_MAX = 4 /* thread blocks a transfer may take from the kernels beside it */
 };

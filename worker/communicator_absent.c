@@ -7,8 +7,9 @@
 
 static enum status refuse(struct error *err)
 {
-    return error_set(err, STATUS_UNSUPPORTED,
-                     "this build has no NCCL: use --link zmq, or install libnccl-dev and build anew");
+    return error_set(
+        err, STATUS_UNSUPPORTED,
+        "this build has no NCCL: use --link zmq, or install libnccl-dev and build anew");
 }
 
 uint32_t communicator_version(struct error *err)

@@ -98,7 +98,8 @@ static enum status say_hello(struct control *control, struct error *err)
         hello.code_path = (char *)stream_path_name(options->stream);
         hello.n_threads = (uint32_t)stream_n_threads(options->stream);
     }
-    if (options->stream && options->role == MGPT__ROLE__ROLE_STAGE && stream_device(options->stream))
+    if (options->stream && options->role == MGPT__ROLE__ROLE_STAGE &&
+        stream_device(options->stream))
         hello.nccl_version = communicator_version(NULL);
     return reply_send(control->socket, MESSAGE_HELLO, &hello.base, err);
 }

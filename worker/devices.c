@@ -98,11 +98,11 @@ int devices_main(int argc, char **argv)
         {"no-cpu", NULL, OPTION_FLAG, offsetof(struct devices, no_cpu), .help = "CUDA alone"},
         {"no-cuda", NULL, OPTION_FLAG, offsetof(struct devices, no_cuda), .help = "the CPU alone"},
         {0}};
-    static const struct option_set set = {
-        .program = "mgpt-worker --devices",
-        .about = "What this machine could run stages on, as JSON.",
-        .options = table,
-        .example = "mgpt-worker --devices"};
+    static const struct option_set set = {.program = "mgpt-worker --devices",
+                                          .about =
+                                              "What this machine could run stages on, as JSON.",
+                                          .options = table,
+                                          .example = "mgpt-worker --devices"};
     struct devices devices = {0};
     int outcome = options_start(&set, &devices, argc, argv);
     if (outcome >= 0)

@@ -1,8 +1,9 @@
 /*
  * devices.h - `mgpt-worker --devices`: what this machine could run stages on, as JSON on stdout.
  *
- * The processor with its code paths, the CUDA devices with their memory, the versions of what drives
- * and links them. What is missing is said in words ("error"). Loads no model and talks to nobody.
+ * The processor with its code paths, the CUDA devices with their memory, the versions of what
+ * drives and links them. What is missing is said in words ("error"). Loads no model and talks to
+ * nobody.
  */
 #ifndef MGPT_WORKER_DEVICES_H
 #define MGPT_WORKER_DEVICES_H

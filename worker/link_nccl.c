@@ -482,10 +482,9 @@ static enum status hand_over(struct link_nccl *hop, struct link_frame *out, stru
     if (slot != NO_SLOT)
         hop->is_used[slot] = false;
     link_frame_clear(out);
-    return error_set(err, STATUS_INVALID,
-                     "activations of plan %llu are of epoch %llu, expected %llu",
-                     (unsigned long long)number, (unsigned long long)epoch,
-                     (unsigned long long)expected);
+    return error_set(
+        err, STATUS_INVALID, "activations of plan %llu are of epoch %llu, expected %llu",
+        (unsigned long long)number, (unsigned long long)epoch, (unsigned long long)expected);
 }
 
 /* Of an announcement only the header is of use any more. */

@@ -35,14 +35,13 @@ struct hop {
     struct stream *up_stream, *down_stream;
     struct link *up, *down;
     float *rows; /* [TOKENS_MAX, HIDDEN] on the upstream device */
-    int rows_ms, down_tokens_max;
+    int rows_ms, down_tokens_max, down_device;
 };
 
 static struct stream *open_stream(int device)
 {
     struct stream *stream;
-    struct stream_options options = {
-        .n_threads = 1, .device = DEVICE_CUDA, .device_index = device};
+    struct stream_options options = {.n_threads = 1, .device = DEVICE_CUDA, .device_index = device};
     if (stream_create(&stream, &options, &err) != STATUS_OK)
         fail_msg("%s", err.text);
     return stream;
@@ -80,7 +79,7 @@ static void connect_up(struct hop *h)
 static void look_down(struct hop *h)
 {
     struct link_frame frame;
-    use_device(1);
+    use_device(h->down_device);
     enum status st = link_receive(h->down, &frame, &err);
     assert_true(st == STATUS_TIMEOUT || st == STATUS_INVALID);
 }
@@ -106,9 +105,10 @@ static void listen_down(struct hop *h)
     assert_int_equal(link_nccl_listen(&h->down, frames, &options, &err), STATUS_OK);
 }
 
-static void open_hop_of(struct hop *h, int rows_ms, int down_tokens_max)
+static void open_ends(struct hop *h, int rows_ms, int down_tokens_max, int down_device)
 {
     memset(h, 0, sizeof(*h));
+    h->down_device = down_device;
     h->rows_ms = rows_ms;
     h->down_tokens_max = down_tokens_max;
     strcpy(h->folder, "/tmp/link_nccl_test.XXXXXX");
@@ -116,12 +116,17 @@ static void open_hop_of(struct hop *h, int rows_ms, int down_tokens_max)
     snprintf(h->bind, sizeof(h->bind), "ipc://%s/link", h->folder);
     h->zmq = zmq_ctx_new();
     h->up_stream = open_stream(0);
-    h->down_stream = open_stream(1);
+    h->down_stream = open_stream(down_device);
     assert_int_equal(
         stream_alloc(h->up_stream, (void **)&h->rows, TOKENS_MAX * HIDDEN * sizeof(float), &err),
         STATUS_OK);
     listen_down(h);
     connect_up(h);
+}
+
+static void open_hop_of(struct hop *h, int rows_ms, int down_tokens_max)
+{
+    open_ends(h, rows_ms, down_tokens_max, 1);
     if (form(h) != STATUS_OK)
         fail_msg("%s", err.text);
 }
@@ -376,6 +381,27 @@ static void test_offers(void **state)
     close_hop(&h);
 }
 
+/* NCCL refuses two ranks on one device, unless they are told to be on two hosts. */
+static void test_one_device(void **state)
+{
+    (void)state;
+    struct hop h;
+    open_ends(&h, 0, TOKENS_MAX, 0);
+    enum status st = form(&h);
+    assert_int_not_equal(st, STATUS_OK);
+    assert_non_null(strstr(err.text, "uplicate GPU"));
+    link_destroy(h.up);
+    setenv("NCCL_HOSTID", "one", 1);
+    connect_up(&h);
+    setenv("NCCL_HOSTID", "two", 1);
+    if (form(&h) != STATUS_OK)
+        fail_msg("%s", err.text);
+    unsetenv("NCCL_HOSTID");
+    send_plan(&h, 1, 9);
+    expect_rows(&h, 1, 9);
+    close_hop(&h);
+}
+
 static bool is_possible(void)
 {
     int n = 0;
@@ -396,6 +422,7 @@ int main(void)
         cmocka_unit_test(test_rows_that_never_come),
         cmocka_unit_test(test_the_other_end_is_told),
         cmocka_unit_test(test_offers),
+        cmocka_unit_test(test_one_device),
     };
     log_set_level(LOG_ERROR);
     return is_possible() ? cmocka_run_group_tests(tests, NULL, NULL) : 0;

@@ -131,7 +131,8 @@ static enum status take_offer(struct link_zmq *hop, const struct activation_head
     if (hop->rider.take_offer)
         return hop->rider.take_offer(hop->rider.context, offer, is_beside ? offer_bytes : 0, err);
     if (is_beside)
-        return error_set(err, STATUS_UNSUPPORTED, "NCCL was offered, this stage takes frames alone");
+        return error_set(err, STATUS_UNSUPPORTED,
+                         "NCCL was offered, this stage takes frames alone");
     return STATUS_OK;
 }
 

@@ -29,9 +29,9 @@ enum status link_zmq_connect(struct link **out, void *zmq, const char *endpoint,
 struct link_rider {
     void *context;
     /*
-     * Downstream end: a greeting with an offer, or without one (offer_bytes 0: its rows will come in
-     * the frames). STATUS_OK: with an offer, link_zmq_answer() follows; without, it was answered.
-     * Else the greeting is refused with the text.
+     * Downstream end: a greeting with an offer, or without one (offer_bytes 0: its rows will come
+     * in the frames). STATUS_OK: with an offer, link_zmq_answer() follows; without, it was
+     * answered. Else the greeting is refused with the text.
      */
     enum status (*take_offer)(void *context, const void *offer, size_t offer_bytes,
                               struct error *err);

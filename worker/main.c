@@ -68,8 +68,8 @@ static const struct option_set options = {
     .program = "mgpt-worker",
     .about =
         "One process, one device: runs one stage of a model, or its picture codec, for an mgptd. "
-        "With --measure as the first option: measures the machine instead; with --devices: lists what "
-        "it could run on (each has --help).",
+        "With --measure as the first option: measures the machine instead; with --devices: lists "
+        "what it could run on (each has --help).",
     .options = table,
     .example = "mgpt-worker --connect tcp://gpu-host:9300 --key worker.key --model ./7b"};
 
@@ -208,7 +208,7 @@ int main(int argc, char **argv)
     enum status st = run(&settings, &is_told, &err);
     if (st != STATUS_OK) /* a worker that mgptd started has nobody else to tell */
         log_line(is_told && strncmp(settings.connect, "ipc://", strlen("ipc://")) == 0 ? LOG_INFO
-                                                                                        : LOG_ERROR,
+                                                                                       : LOG_ERROR,
                  "worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
     return st == STATUS_OK ? 0 : 1;
 }

@@ -95,8 +95,8 @@ enum status stage_create(struct stage **out, struct checkpoint *checkpoint,
     stage->options.vocabulary = NULL;
     stage->config = *config;
     stage->stream = stream;
-    st = stage_weights_create(&stage->weights, checkpoint, options->first_unit,
-                                          options->last_unit, options->compute, stream, err);
+    st = stage_weights_create(&stage->weights, checkpoint, options->first_unit, options->last_unit,
+                              options->compute, stream, err);
     if (st == STATUS_OK)
         st = create_cache(stage, err);
     if (st == STATUS_OK)

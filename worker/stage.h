@@ -29,8 +29,8 @@ struct stage_options {
     enum dtype compute;        /* DTYPE_F32 or DTYPE_BF16 */
     int kv_blocks;
     int sequences_max;
-    int rows_max;                        /* tokens in a plan */
-    int outputs_max;                     /* outputs in a plan */
+    int rows_max;      /* tokens in a plan */
+    int outputs_max;   /* outputs in a plan */
     size_t link_bytes; /* device memory that its links will take beside; for the check of room */
     const struct vocabulary *vocabulary; /* borrowed during stage_create(); needed with the head */
 };

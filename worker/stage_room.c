@@ -44,10 +44,10 @@ void stage_room_need(struct stage_need *out, const struct model_config *config,
         2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
     size_t wide = larger(heads, 3 * (size_t)config->inter);
     size_t row = n_layers > 0 ? 3 * (size_t)config->hidden + wide : (size_t)config->hidden;
-    struct kv_cache_options kv = {.n_layers = n_layers,
-                                  .n_blocks = options->kv_blocks,
-                                  .shape = {config->n_heads, config->n_kv_heads, config->head_dim,
-                                            options->compute}};
+    struct kv_cache_options kv = {
+        .n_layers = n_layers,
+        .n_blocks = options->kv_blocks,
+        .shape = {config->n_heads, config->n_kv_heads, config->head_dim, options->compute}};
     out->weight_bytes = count_weights(config, options) * item_bytes;
     out->kv_bytes = kv_cache_bytes(&kv);
     out->activation_bytes = rows * row * item_bytes + options->link_bytes;

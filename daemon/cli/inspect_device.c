@@ -76,9 +76,10 @@ int command_inspect_device(int argc, char **argv)
         {0}};
     static const struct option_set set = {
         .program = "mgpt inspect device",
-        .about = "What this machine could run stages on: {\"cpu\": {cpus, memory_bytes, paths, path}, "
-                 "\"cuda\": {driver, runtime, cublaslt, nccl, devices: [{index, name, path, "
-                 "memory_bytes, free_bytes, processors}], error}}.",
+        .about =
+            "What this machine could run stages on: {\"cpu\": {cpus, memory_bytes, paths, path}, "
+            "\"cuda\": {driver, runtime, cublaslt, nccl, devices: [{index, name, path, "
+            "memory_bytes, free_bytes, processors}], error}}.",
         .options = table,
         .example = "mgpt inspect device --device cuda"};
     struct settings settings;

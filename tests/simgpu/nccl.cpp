@@ -4,7 +4,7 @@
  * As with the real library nothing is done when a call returns: a communicator is there, and a transfer is queued, when
  * ncclCommGetAsyncError() says so; transfers then go on with their queue, in order, and wait for their peer. A peer that
  * ends is an error of the communicator; with SIMGPU_NCCL=silent it is none, as between devices that share memory, and
- * its transfers never end. Two ranks on one device of one host (NCCL_HOSTID, or the name of the machine), and ranks of
+ * its transfers never end; SIMGPU_NCCL_LOSE=N makes the Nth transfer of the process fail. Two ranks on one device of one host (NCCL_HOSTID, or the name of the machine), and ranks of
  * different versions (SIMGPU_NCCL_VERSION), are refused. Wrong use ends the program.
  */
 #include "nccl.h"
@@ -187,6 +187,9 @@ ncclResult_t call_for(ncclComm_t comm, bool out, void *memory, size_t count, ncc
     if (comm->error != ncclSuccess)
         return comm->error;
     memory_check(memory, count, "a transfer");
+    static long n_transfers;
+    if (++n_transfers == atol(setting_of_device("SIMGPU_NCCL_LOSE", "0", current_device()).c_str()))
+        return fail(comm, ncclRemoteError, "as SIMGPU_NCCL_LOSE wants it");
     auto state = std::make_shared<transfer>(transfer{count, memory, 0, 0});
     comm->is_pending = true;
     comm->pending = [=] { queue_add_waiting(stream, [=] { return go_on(comm, out, state.get()); }); };
