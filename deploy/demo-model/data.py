@@ -10,17 +10,23 @@ import scene_text
 import scenes
 from tokens import DENSE, FROM_MAP
 
-# (w, h) and how often, by stage of FP-SFT: the target sizes 96, 128 and 192 with free aspect ratios. 128x192 and 192x128 are left for the test.
+# (w, h) and how often, by stage of FP-SFT: the target sizes 96, 128 and 192 with free aspect ratios. 128x192 and 192x128 are left for the test;
+# what lies around them is there, for a size is met as two tokens, and every pair of them that is missing has to be guessed.
 STAGE_SIZES = {
     96: (((96, 96), 4), ((128, 64), 1), ((64, 128), 1)),
     128: (((128, 128), 8), ((160, 96), 2), ((96, 160), 2), ((128, 96), 1), ((96, 128), 1), ((192, 64), .5), ((64, 192), .5), ((96, 96), 1)),
-    192: (((192, 192), 3), ((224, 160), 1), ((160, 224), 1), ((160, 160), 1), ((256, 128), .5), ((128, 256), .5)),
+    192: (((192, 192), 3), ((224, 160), 1), ((160, 224), 1), ((160, 160), 1), ((256, 128), .5), ((128, 256), .5),
+          ((128, 160), 1), ((160, 128), 1), ((96, 192), 1), ((192, 96), 1), ((160, 192), 1), ((192, 160), 1), ((128, 224), 1), ((224, 128), 1)),
 }
 # Looking back at a given picture is learnt at one distance first, that is at one size.
 FIRST_OMNI_SIZES = (((128, 128), 8), ((160, 96), .7), ((96, 160), .7), ((96, 96), .6))
 TASKS = {"draw": 30, "segmentation": 13, "depth": 10, "normals": 10, "from map": 14, "questions": 23}
-# Maps of a picture are learnt soonest; the end belongs to what words have to be bound to objects for.
-LAST_TASKS = {"draw": 46, "segmentation": 5, "depth": 3, "normals": 3, "from map": 6, "questions": 37}
+# Maps of a picture are learnt soonest; the rest belongs to what words have to be bound to objects for.
+LATER_TASKS = {"draw": 48, "segmentation": 7, "depth": 3, "normals": 4, "from map": 6, "questions": 32}
+LAST_TASKS = {"draw": 36, "segmentation": 4, "depth": 2, "normals": 3, "from map": 4, "questions": 51}
+# Who stands left of whom is learnt last, and a second turn; counting comes by itself.
+KIND_SHARE = {"count": .4, "count of a kind": .6, "colour": 1, "shape": 1, "size": .8, "relation": 6, "existence": 1.2}
+TWO_TURNS_SHARE = 0.35
 QUESTION_WEIGHT = 5.0
 PROMPT_DROP = 0.1
 HELD_OUT = 10 ** 9              # seeds from here on are never trained on
@@ -66,13 +72,13 @@ class Documents:
         return prompt + picture + [self.v.eot], [0.0] * len(prompt) + [1.0] * (len(picture) + 1)
 
     def questions(self, scene):
-        kinds = list(scene_text.QUESTIONS)
+        kinds, share = list(KIND_SHARE), np.array(list(KIND_SHARE.values()), float)
         turns = []
-        for _ in range(int(self.rng.integers(3, 8))):
-            if self.rng.random() < 0.25:
+        for _ in range(int(self.rng.integers(4, 9))):
+            if self.rng.random() < TWO_TURNS_SHARE:
                 turns += scene_text.two_turns(scene, self.rng) or []
             else:
-                got = scene_text.question(scene, self.rng, kinds[int(self.rng.integers(len(kinds)))])
+                got = scene_text.question(scene, self.rng, kinds[self.rng.choice(len(kinds), p=share / share.sum())])
                 turns += [got] if got else []
         ids = [self.v.start] + self.v.picture(self.seen(scene, "rgb"))
         weights = [0.0] * len(ids)

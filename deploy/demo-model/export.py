@@ -46,7 +46,7 @@ def write_codec(work, out):
                 "    lossconfig:\n      target: none\n      params: {}\n")
 
 
-def export(work, out, guidance=4.0):
+def export(work, out, guidance=1.5, temperature=0.65):
     os.makedirs(out, exist_ok=True)
     write_transformer(work, out)
     write_codec(work, out)
@@ -55,7 +55,7 @@ def export(work, out, guidance=4.0):
                                                             "pad_token": "<pad>", "unk_token": "<unk>", "add_bos_token": True,
                                                             "clean_up_tokenization_spaces": False})
     write_json(os.path.join(out, "mgpt.json"), {"target_size": 128, "default_size": "128x128",
-                                                "sampling": {"temperature": 1.0, "guidance_scale": guidance, "image_top_k": 2000, "text_top_k": 1}})
+                                                "sampling": {"temperature": temperature, "guidance_scale": guidance, "image_top_k": 2000, "text_top_k": 1}})
     total = sum(os.path.getsize(os.path.join(d, f)) for d, _, fs in os.walk(out) for f in fs)
     print(f"{out}: {total} bytes")
     if total > LIMIT_BYTES:
@@ -67,6 +67,7 @@ if __name__ == "__main__":
     ap = argparse.ArgumentParser()
     ap.add_argument("--work", required=True)
     ap.add_argument("--out", required=True)
-    ap.add_argument("--guidance", type=float, default=4.0)
+    ap.add_argument("--guidance", type=float, default=1.5)
+    ap.add_argument("--temperature", type=float, default=0.65)
     a = ap.parse_args()
-    export(a.work, a.out, a.guidance)
+    export(a.work, a.out, a.guidance, a.temperature)

@@ -1,9 +1,10 @@
 """Trains the picture codec on scenes made as it goes.
 
 In:  seconds to spend and a work folder.  Out: codec.pt there (also the point to resume from), a log on stdout.
-Two phases on one clock: a plain autoencoder; then a codebook in which every different patch has a code, its
+Three phases on one clock: a plain autoencoder; then a codebook in which every different patch has a code, its
 mean latent, that follows the encoder by moving averages. A cross-entropy over distances makes that code the
-nearest one. Left to itself the encoder gives one patch some seven codes, as its neighbours change it (measured:
+nearest one. Last, the decoder alone: encoder and codes stay, and it sees the codes of the patches.
+Left to itself the encoder gives one patch some seven codes, as its neighbours change it (measured:
 half of the cells did not get their patch's commonest code), and every task then has that noise to learn.
 """
 import argparse
@@ -21,14 +22,16 @@ from vqgan import Codec, DDCONFIG, to_pixels, to_tensor
 # Small pictures show the same patches at a fraction of the cost; the large ones keep GroupNorm honest about sizes.
 SIZES = (((96, 96), 4), ((96, 64), 2), ((64, 96), 1), ((128, 128), 4), ((160, 96), 1), ((96, 160), 1), ((192, 192), 1))
 KIND_SHARE = {"rgb": 4, "segmentation": 1, "depth": 2, "normals": 1}
+POLISH_KIND_SHARE = {"rgb": 3, "segmentation": 3, "depth": 1, "normals": 4}     # what is still worst gets most
 BATCH_PIXELS = 8 * 128 * 128
-PLAIN_SHARE, LEARNING_RATE, DECAY = 0.12, 1.2e-3, 0.99
+PLAIN_SHARE, POLISH_SHARE, LEARNING_RATE, DECAY = 0.10, 0.65, 1.2e-3, 0.99
 SHARPNESS, NAMING_WEIGHT = 20.0, 0.1
 
 
-def picture_batch(rng, width, height, n):
+def picture_batch(rng, width, height, n, kind_share=None):
     """n pictures of all kinds, their weights (object pixels count three times) and the numbers of their patches."""
-    kinds = rng.choice(scenes.KINDS, n, p=np.array([KIND_SHARE[k] for k in scenes.KINDS]) / sum(KIND_SHARE.values()))
+    share = np.array([(kind_share or KIND_SHARE)[k] for k in scenes.KINDS], float)
+    kinds = rng.choice(scenes.KINDS, n, p=share / share.sum())
     pictures, weights, labels = [], [], []
     for kind in map(str, kinds):
         scene = scenes.sample_scene(int(rng.integers(HELD_OUT)), width, height, int(rng.choice((2, 3, 4))))
@@ -103,7 +106,23 @@ def report(model, device, n=6, sizes=((128, 128), (160, 96), (96, 160), (192, 19
 
 
 def learning_rate(share):
-    return LEARNING_RATE * min(1, share / 0.02) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1, share))))
+    """Falls to nearly nothing until the decoder goes on alone, then once more from a half."""
+    top, share = (1, share / POLISH_SHARE) if share < POLISH_SHARE else (0.5, (share - POLISH_SHARE) / (1 - POLISH_SHARE))
+    return top * LEARNING_RATE * min(1, share / 0.03) * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * min(1, share))))
+
+
+def polish_step(model, opt, batch, device):
+    """The decoder alone, on the codes that the patches have."""
+    pictures, w, labels = batch
+    x, w, labels = to_tensor(pictures).to(device), w.to(device), labels.to(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        y = model.decode_latents(model.quantize.embedding(labels).permute(0, 3, 1, 2).detach())
+    loss = picture_loss(y.float(), x, w)
+    opt.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    opt.step()
+    return float(loss.detach()), 0.0, 0.0
 
 
 def one_step(model, opt, book, batch, quantise, device):
@@ -158,7 +177,10 @@ def train(work, seconds, device):
         n = max(2, BATCH_PIXELS // (width * height))
         for g in opt.param_groups:
             g["lr"] = learning_rate(share)
-        losses.append(one_step(model, opt, book, picture_batch(rng, width, height, n), quantise, device))
+        if share < POLISH_SHARE:
+            losses.append(one_step(model, opt, book, picture_batch(rng, width, height, n), quantise, device))
+        else:
+            losses.append(polish_step(model, opt, picture_batch(rng, width, height, n, POLISH_KIND_SHARE), device))
         step, seen = step + 1, seen + n
         now = time.time()
         spent, mark = spent + now - mark, now
@@ -180,8 +202,12 @@ if __name__ == "__main__":
     ap.add_argument("--work", required=True)
     ap.add_argument("--seconds", type=float, default=1500)
     ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--again-from", type=float, metavar="SHARE", help="sets the clock of a finished run back to this share of --seconds")
     a = ap.parse_args()
     torch.set_num_threads(a.threads)
     torch.manual_seed(1)
     os.makedirs(a.work, exist_ok=True)
+    if a.again_from is not None:
+        path = os.path.join(a.work, "codec.pt")
+        save(path, **{**torch.load(path), "spent": a.again_from * a.seconds})
     train(a.work, a.seconds, torch.device("cuda" if torch.cuda.is_available() else "cpu"))

@@ -15,17 +15,17 @@ from tokens import Vocabulary
 from train_codec import save
 from transformer import HIDDEN, Transformer
 
-MUON_RATE, ADAM_RATE, CONSTANT_SHARE, Z_LOSS = 0.02, 3e-3, 0.4, 1e-5
+MUON_RATE, ADAM_RATE, CONSTANT_SHARE, Z_LOSS = 0.02, 3e-3, 0.55, 1e-5
 MEET_EVERY = 8          # steps between two averages of the replicas
-SHORT, LONG = (12, 208), (18, 368)      # rows and length of a batch: documents of small and of large pictures
+SHORT, LONG = (12, 224), (18, 368)      # rows and length of a batch: documents of small and of large pictures
 DRAW_ONLY = {"draw": 1}
 # name, share of the time at which it ends, and its batches: (share, shape, tasks, sizes)
-STAGES = (("fp-sft 96", 0.06, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[96]),)),
-          ("fp-sft 128", 0.20, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]),)),
-          ("fp-sft 192", 0.26, ((.5, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]), (.5, LONG, DRAW_ONLY, data.STAGE_SIZES[192]))),
-          ("omni-sft 128", 0.58, ((1, SHORT, data.TASKS, data.FIRST_OMNI_SIZES),)),
-          ("omni-sft all", 0.77, ((.82, SHORT, data.TASKS, data.STAGE_SIZES[128]), (.18, LONG, data.TASKS, data.STAGE_SIZES[192]))),
-          ("omni-sft last", 9.9, ((.88, SHORT, data.LAST_TASKS, data.STAGE_SIZES[128]), (.12, LONG, data.LAST_TASKS, data.STAGE_SIZES[192]))))
+STAGES = (("fp-sft 96", 0.04, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[96]),)),
+          ("fp-sft 128", 0.12, ((1, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]),)),
+          ("fp-sft 192", 0.16, ((.5, SHORT, DRAW_ONLY, data.STAGE_SIZES[128]), (.5, LONG, DRAW_ONLY, data.STAGE_SIZES[192]))),
+          ("omni-sft 128", 0.30, ((1, SHORT, data.TASKS, data.FIRST_OMNI_SIZES),)),
+          ("omni-sft all", 0.80, ((.85, SHORT, data.LATER_TASKS, data.STAGE_SIZES[128]), (.15, LONG, data.LATER_TASKS, data.STAGE_SIZES[192]))),
+          ("omni-sft last", 9.9, ((.65, SHORT, data.LAST_TASKS, data.STAGE_SIZES[128]), (.35, LONG, data.LAST_TASKS, data.STAGE_SIZES[192]))))
 
 
 def stage_at(share):
@@ -174,11 +174,15 @@ def main():
     ap = argparse.ArgumentParser()
     ap.add_argument("--work", required=True)
     ap.add_argument("--seconds", type=float, default=4200)
+    ap.add_argument("--again-from", type=float, metavar="SHARE", help="sets the clock of a finished run back to this share of --seconds")
     ap.add_argument("--replicas", type=int, default=1, help="processes of one thread each; 1 on a GPU")
     a = ap.parse_args()
     meeting = os.path.join(a.work, "meeting")
     if os.path.exists(meeting):
         os.remove(meeting)
+    if a.again_from is not None:
+        path = os.path.join(a.work, "transformer.pt")
+        save(path, **{**torch.load(path), "spent": a.again_from * a.seconds})
     torch.multiprocessing.spawn(train, (a.replicas, a.work, a.seconds), a.replicas) if a.replicas > 1 else train(0, 1, a.work, a.seconds)
 
 
