@@ -186,5 +186,6 @@ int config_file_start(struct config_file *out, const struct option_set *set, voi
     if (st == STATUS_OK)
         return -1;
     fprintf(stderr, "%s: %s\n", set->program, err.text);
+    config_file_fini(out);
     return 2;
 }
