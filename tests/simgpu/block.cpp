@@ -7,6 +7,7 @@
  */
 #include <cstdio>
 #include <cstdlib>
+#include <deque>
 #include <sys/mman.h>
 #include <vector>
 
@@ -77,6 +78,7 @@ struct machine {
     void *scheduler_sanitizer;
     const void *scheduler_stack;
     size_t scheduler_stack_bytes;
+    std::deque<fiber> fibers; /* all of them; none is given back */
     std::vector<fiber *> idle_fibers;
     std::vector<thread> threads;
     std::vector<lane_exchange> lanes;
@@ -130,7 +132,8 @@ fiber *new_fiber()
     if (stack == MAP_FAILED)
         stop("no memory for the stack of a thread");
     mprotect(stack, 4096, PROT_NONE);
-    fiber *f = new fiber{stack, nullptr, nullptr};
+    m.fibers.push_back(fiber{stack, nullptr, nullptr});
+    fiber *f = &m.fibers.back();
     /* As simgpu_switch leaves it: six registers, then where to go; the stack is aligned as after a call. */
     void **top = (void **)((char *)stack + STACK_BYTES) - 1;
     *--top = (void *)fiber_main;
