@@ -13,6 +13,7 @@
 #include "daemon/engine_state.h"
 #include "daemon/kv_size.h"
 #include "daemon/limits.h"
+#include "model/unirep.h"
 
 enum {
     STOP_GRACE_MS =
@@ -22,26 +23,8 @@ enum {
 
 /* ---- creation ---- */
 
-static enum status cut_model(const struct engine_options *options, struct cut_stage *stages,
-                             struct error *err)
-{
-    const struct model_config *config = &options->model->config;
-    struct cut_unit *units = malloc(CUT_UNITS_MAX * sizeof(*units));
-    int n_units;
-    if (!units)
-        return error_set(err, STATUS_NOMEM, "cannot allocate the units of a model");
-    enum status st =
-        cut_units(units, CUT_UNITS_MAX, &n_units, config, options->compute == ENGINE_F32 ? 4 : 2,
-                  options->model->vocabulary->n_codes, err);
-    if (st == STATUS_OK)
-        st = cut_balance(stages, options->n_stages, units, n_units, NULL, NULL, err);
-    free(units);
-    return st;
-}
-
 static void fill_stages_options(struct stages_options *out, struct engine *engine, int pipeline,
-                                const struct cut_stage *cut, int kv_blocks,
-                                const struct scheduler_options *scheduler)
+                                int kv_blocks, const struct scheduler_options *scheduler)
 {
     const struct engine_options *options = &engine->options;
     *out = (struct stages_options){.crew = &engine->crew,
@@ -49,7 +32,7 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .pipeline = pipeline,
                                    .n_pipelines = options->n_pipelines,
                                    .n_stages = options->n_stages,
-                                   .cut = cut,
+                                   .cut = engine->cut,
                                    .compute = options->compute == ENGINE_F32
                                                   ? MGPT__COMPUTE__COMPUTE_F32
                                                   : MGPT__COMPUTE__COMPUTE_BF16,
@@ -62,9 +45,9 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .load_wait_ms = options->load_wait_ms};
 }
 
-static enum status choose_kv_blocks(const struct engine_options *options,
-                                    const struct cut_stage *cut, int *kv_blocks, struct error *err)
+static enum status choose_kv_blocks(const struct engine *engine, int *kv_blocks, struct error *err)
 {
+    const struct engine_options *options = &engine->options;
     struct kv_size_question question = {.config = &options->model->config,
                                         .target_size = options->model->settings.target_size,
                                         .n_stages = options->n_stages,
@@ -72,20 +55,19 @@ static enum status choose_kv_blocks(const struct engine_options *options,
                                         .item_bytes = options->compute == ENGINE_F32 ? 4 : 2,
                                         .free_bytes = kv_size_free_bytes()};
     for (int k = 0; k < options->n_stages; k++)
-        question.weight_bytes += cut[k].weight_bytes;
+        question.weight_bytes += engine->cut[k].weight_bytes;
     return kv_size_choose(kv_blocks, &question, err);
 }
 
 static enum status create_pipelines(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
-    struct cut_stage cut[ENGINE_STAGES_MAX];
     int kv_blocks = options->kv_blocks;
+    enum status st = STATUS_OK;
     if (options->n_pipelines == 0)
         return STATUS_OK;
-    enum status st = cut_model(options, cut, err);
-    if (st == STATUS_OK && kv_blocks == 0)
-        st = choose_kv_blocks(options, cut, &kv_blocks, err);
+    if (kv_blocks == 0)
+        st = choose_kv_blocks(engine, &kv_blocks, err);
     struct pipeline_options pipeline = {.vocab = options->model->config.vocab,
                                         .max_positions = options->model->config.max_positions,
                                         .hooks = engine_pipeline_hooks};
@@ -98,7 +80,7 @@ static enum status create_pipelines(struct engine *engine, struct error *err)
     pipeline.scheduler.queue_max = options->queue_max;
     pipeline.hooks.context = engine;
     for (int p = 0; p < options->n_pipelines && st == STATUS_OK; p++) {
-        fill_stages_options(&pipeline.stages, engine, p, cut, kv_blocks, &pipeline.scheduler);
+        fill_stages_options(&pipeline.stages, engine, p, kv_blocks, &pipeline.scheduler);
         st = pipeline_create(&engine->pipelines[p], &pipeline, err);
         engine->n_pipelines += st == STATUS_OK;
     }
@@ -164,7 +146,7 @@ static void set_defaults(struct engine_options *options)
 
 static enum status check_options(const struct engine_options *options, struct error *err)
 {
-    int n_units = options->model->config.n_layers + 2;
+    int n_units = units_count(options->model->config.n_layers);
     if (strcmp(options->device, "cpu") != 0 && strcmp(options->device, "cuda") != 0 &&
         strncmp(options->device, "cuda:", strlen("cuda:")) != 0)
         return error_set(err, STATUS_INVALID, "device '%s', expected cpu, cuda or cuda:K",
@@ -176,10 +158,27 @@ static enum status check_options(const struct engine_options *options, struct er
                          options->n_pipelines, ENGINE_PIPELINES_MAX);
     if (options->n_stages < 1 || options->n_stages > n_units ||
         options->n_stages > ENGINE_STAGES_MAX)
-        return error_set(
-            err, STATUS_INVALID, "%d stages, expected 1 to %d (layers, embedding and head)",
-            options->n_stages, n_units < ENGINE_STAGES_MAX ? n_units : ENGINE_STAGES_MAX);
+        return error_set(err, STATUS_INVALID,
+                         "%d stages, expected 1 to %d (halves of layers, embedding and head)",
+                         options->n_stages,
+                         n_units < ENGINE_STAGES_MAX ? n_units : ENGINE_STAGES_MAX);
     return STATUS_OK;
+}
+
+enum status engine_cut_model(struct cut_stage *stages, int *n_stages,
+                             const struct engine_options *options, struct error *err)
+{
+    const struct served_model *model = options->model;
+    struct picture_size size = options->picture_size;
+    if (size.width == 0)
+        size = (struct picture_size){model->settings.default_width, model->settings.default_height};
+    const struct cut_question question = {.config = &model->config,
+                                          .item_bytes = options->compute == ENGINE_F32 ? 4 : 2,
+                                          .n_codes = model->vocabulary->n_codes,
+                                          .n_positions = (int)(unirep_length(size) / 2),
+                                          .n_stages = options->n_stages,
+                                          .text = options->cut};
+    return cut_model(stages, n_stages, &question, err);
 }
 
 static void init_lock(struct engine *engine)
@@ -229,6 +228,8 @@ enum status engine_create(struct engine **out, const struct engine_options *opti
     init_lock(engine);
     init_histograms(engine);
     enum status st = check_options(&engine->options, err);
+    if (st == STATUS_OK && options->n_pipelines > 0)
+        st = engine_cut_model(engine->cut, &engine->options.n_stages, &engine->options, err);
     if (st == STATUS_OK)
         st = allocate(engine, err);
     if (st == STATUS_OK)
@@ -399,6 +400,11 @@ void engine_destroy(struct engine *engine)
     free(engine->open);
     free(engine->published);
     free(engine);
+}
+
+int engine_n_stages(const struct engine *engine)
+{
+    return engine->options.n_stages;
 }
 
 struct engine_stats *engine_stats(struct engine *engine)
