@@ -95,6 +95,8 @@ int command_inspect_checkpoint(int argc, char **argv)
     static const struct option table[] = {
         {"DIR", NULL, OPTION_TEXT, SETTING(folder), .help = "checkpoint folder"},
         ROWS_STAGES,
+        {"size", "WxH", OPTION_SIZE, SETTING(size),
+         .help = "the cut is even inside such pictures [the model's default]"},
         ROW_COMPUTE,
         {0}};
     static const struct option_set set = {
