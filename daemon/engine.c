@@ -24,25 +24,7 @@ enum {
 
 /* ---- creation ---- */
 
-static enum status cut_model(const struct engine_options *options, struct cut_stage *stages,
-                             struct error *err)
-{
-    const struct model_config *config = &options->model->config;
-    struct cut_unit *units = malloc(CUT_UNITS_MAX * sizeof(*units));
-    int n_units;
-    if (!units)
-        return error_set(err, STATUS_NOMEM, "cannot allocate the units of a model");
-    enum status st =
-        cut_units(units, CUT_UNITS_MAX, &n_units, config, options->compute == ENGINE_F32 ? 4 : 2,
-                  options->model->vocabulary->n_codes, err);
-    if (st == STATUS_OK)
-        st = cut_balance(stages, options->n_stages, units, n_units, NULL, NULL, err);
-    free(units);
-    return st;
-}
-
 static void fill_stages_options(struct stages_options *out, struct engine *engine, int pipeline,
-                                const struct cut_stage *cut,
                                 const struct scheduler_options *scheduler)
 {
     const struct engine_options *options = &engine->options;
@@ -51,7 +33,7 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .pipeline = pipeline,
                                    .n_pipelines = options->n_pipelines,
                                    .n_stages = options->n_stages,
-                                   .cut = cut,
+                                   .cut = engine->cut,
                                    .compute = options->compute == ENGINE_F32
                                                   ? MGPT__COMPUTE__COMPUTE_F32
                                                   : MGPT__COMPUTE__COMPUTE_BF16,
@@ -67,11 +49,10 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
 static enum status create_pipelines(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
-    struct cut_stage cut[ENGINE_STAGES_MAX];
+    enum status st = STATUS_OK;
     engine->has_blocks = options->kv_blocks > 0 || options->n_pipelines == 0;
     if (options->n_pipelines == 0)
         return STATUS_OK;
-    enum status st = cut_model(options, cut, err);
     struct pipeline_options pipeline = {.vocab = options->model->config.vocab,
                                         .max_positions = options->model->config.max_positions,
                                         .hooks = engine_pipeline_hooks};
@@ -84,7 +65,7 @@ static enum status create_pipelines(struct engine *engine, struct error *err)
     pipeline.scheduler.queue_max = options->queue_max;
     pipeline.hooks.context = engine;
     for (int p = 0; p < options->n_pipelines && st == STATUS_OK; p++) {
-        fill_stages_options(&pipeline.stages, engine, p, cut, &pipeline.scheduler);
+        fill_stages_options(&pipeline.stages, engine, p, &pipeline.scheduler);
         st = pipeline_create(&engine->pipelines[p], &pipeline, err);
         engine->n_pipelines += st == STATUS_OK;
     }
@@ -165,7 +146,7 @@ static void set_defaults(struct engine_options *options)
 
 static enum status check_options(const struct engine_options *options, struct error *err)
 {
-    int n_units = options->model->config.n_layers + 2;
+    int n_units = units_count(options->model->config.n_layers);
     if (strcmp(options->device, "cpu") != 0 && strcmp(options->device, "cuda") != 0 &&
         strncmp(options->device, "cuda:", strlen("cuda:")) != 0)
         return error_set(err, STATUS_INVALID, "device '%s', expected cpu, cuda or cuda:K",
@@ -180,10 +161,27 @@ static enum status check_options(const struct engine_options *options, struct er
                          options->n_pipelines, ENGINE_PIPELINES_MAX);
     if (options->n_stages < 1 || options->n_stages > n_units ||
         options->n_stages > ENGINE_STAGES_MAX)
-        return error_set(
-            err, STATUS_INVALID, "%d stages, expected 1 to %d (layers, embedding and head)",
-            options->n_stages, n_units < ENGINE_STAGES_MAX ? n_units : ENGINE_STAGES_MAX);
+        return error_set(err, STATUS_INVALID,
+                         "%d stages, expected 1 to %d (halves of layers, embedding and head)",
+                         options->n_stages,
+                         n_units < ENGINE_STAGES_MAX ? n_units : ENGINE_STAGES_MAX);
     return STATUS_OK;
+}
+
+enum status engine_cut_model(struct cut_stage *stages, int *n_stages,
+                             const struct engine_options *options, struct error *err)
+{
+    const struct served_model *model = options->model;
+    struct picture_size size = options->picture_size;
+    if (size.width == 0)
+        size = (struct picture_size){model->settings.default_width, model->settings.default_height};
+    const struct cut_question question = {.config = &model->config,
+                                          .item_bytes = options->compute == ENGINE_F32 ? 4 : 2,
+                                          .n_codes = model->vocabulary->n_codes,
+                                          .n_positions = (int)(unirep_length(size) / 2),
+                                          .n_stages = options->n_stages,
+                                          .text = options->cut};
+    return cut_model(stages, n_stages, &question, err);
 }
 
 static void init_lock(struct engine *engine)
@@ -233,6 +231,8 @@ enum status engine_create(struct engine **out, const struct engine_options *opti
     init_lock(engine);
     init_histograms(engine);
     enum status st = check_options(&engine->options, err);
+    if (st == STATUS_OK && options->n_pipelines > 0)
+        st = engine_cut_model(engine->cut, &engine->options.n_stages, &engine->options, err);
     if (st == STATUS_OK)
         st = allocate(engine, err);
     if (st == STATUS_OK)
@@ -410,6 +410,11 @@ void engine_destroy(struct engine *engine)
     free(engine->open);
     free(engine->published);
     free(engine);
+}
+
+int engine_n_stages(const struct engine *engine)
+{
+    return engine->options.n_stages;
 }
 
 struct engine_stats *engine_stats(struct engine *engine)

@@ -22,6 +22,7 @@
 #include "daemon/histogram.h"
 #include "daemon/mailbox.h"
 #include "daemon/served_model.h"
+#include "scheduler/cut.h"
 #include "scheduler/plan.h"
 
 enum engine_compute { ENGINE_F32, ENGINE_BF16 };
@@ -31,7 +32,7 @@ enum engine_link { ENGINE_LINK_AUTO, ENGINE_LINK_ZMQ, ENGINE_LINK_NCCL };
 
 enum {
     ENGINE_PIPELINES_MAX = 16,
-    ENGINE_STAGES_MAX = 64, /* of one pipeline; never more than layers + 2 */
+    ENGINE_STAGES_MAX = 64, /* of one pipeline; never more than units_count() */
     ENGINE_QUEUE_MAX = 256, /* default of queue_max */
     ENGINE_BATCH_MAX = 10,  /* requests in one engine_submit */
 };
@@ -45,11 +46,13 @@ struct engine_options {
     const char *device;      /* NULL: "cpu" */
     const char *log_level;   /* of the workers; NULL: "info" */
     enum engine_compute compute;
-    enum engine_link link; /* what carries activations between stages */
-    int n_pipelines;       /* 0: no transformer */
-    int n_stages;
-    bool codec;         /* start a worker for pictures */
-    bool draws;         /* start a worker for ENGINE_DRAW */
+    enum engine_link link;            /* what carries activations between stages */
+    int n_pipelines;                  /* 0: no transformer */
+    int n_stages;                     /* with a cut: its number of stages, or 1 */
+    const char *cut;                  /* by hand, as scheduler/cut.h reads it; NULL: even in time */
+    struct picture_size picture_size; /* the cut is even inside such a one; 0 x 0: the default */
+    bool codec;                       /* start a worker for pictures */
+    bool draws;                       /* start a worker for ENGINE_DRAW */
     bool no_confine;    /* workers keep the system calls and capabilities they never need */
     int kv_blocks;      /* of 64 positions, a stage; 0: as kv_size.h chooses */
     int picture_pixels; /* of the largest picture the codec takes, whose memory a device reserves at
@@ -173,14 +176,14 @@ void engine_destroy(struct engine *engine);
 
 /* ---- what is going on, for health, metrics and `inspect generate` ---- */
 
-enum { ENGINE_UNITS_TEXT_BYTES = 64, ENGINE_FACT_TEXT_BYTES = 256 };
+enum { ENGINE_FACT_TEXT_BYTES = 256 };
 
 struct engine_stage_stats {
     int pipeline, stage;
     int pid;
     bool ready;
-    const char *link;                    /* to the next stage: "nccl", "zmq"; "": none now */
-    char units[ENGINE_UNITS_TEXT_BYTES]; /* "embed,0-3" */
+    const char *link;             /* to the next stage: "nccl", "zmq"; "": none now */
+    char units[UNITS_TEXT_BYTES]; /* "embed,0-3" */
     char digest[ENGINE_FACT_TEXT_BYTES], fingerprint[ENGINE_FACT_TEXT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
     uint64_t workspace_bytes, recording_bytes, device_bytes, device_free_bytes,
@@ -234,6 +237,13 @@ struct engine_stats {
     int n_stages; /* entries in stages; a copy holds no more */
     struct engine_stage_stats stages[ENGINE_PIPELINES_MAX * ENGINE_STAGES_MAX];
 };
+
+/* The cut that an engine with these options makes of its model. stages: [ENGINE_STAGES_MAX]. */
+enum status engine_cut_model(struct cut_stage *stages, int *n_stages,
+                             const struct engine_options *options, struct error *err);
+
+/* Of one pipeline. */
+int engine_n_stages(const struct engine *engine);
 
 /* A copy of the loop thread's latest figures. The caller frees it with free(). NULL: no memory. */
 struct engine_stats *engine_stats(struct engine *engine);

@@ -36,6 +36,7 @@ struct engine_mail {
 
 struct engine {
     struct engine_options options;
+    struct cut_stage cut[ENGINE_STAGES_MAX]; /* [options.n_stages] of every pipeline */
     struct crew crew;
     struct mailbox *box;
     pthread_t thread;

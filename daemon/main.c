@@ -22,7 +22,7 @@
 enum { READY_LOOK_MS = 100 };
 
 struct settings {
-    const char *config, *model, *vq, *device, *http, *model_name, *api_key;
+    const char *config, *model, *vq, *cut, *device, *http, *model_name, *api_key;
     int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max,
         log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
@@ -48,8 +48,10 @@ static const struct option table[] = {
     {"compute", "TYPE", OPTION_CHOICE, SETTING(compute), .choices = computes,
      .default_value = "bf16", .help = "number format"},
     {"stages", "N", OPTION_INT, SETTING(n_stages), .default_value = "1", .min = 1,
-     .max = ENGINE_STAGES_MAX, .help = "processes the layers are cut into, at most layers + 2",
+     .max = ENGINE_STAGES_MAX, .help = "processes the layers are cut into, at most 2 layers + 2",
      .heading = "Workers"},
+    {"cut", "UNITS,UNITS..", OPTION_TEXT, SETTING(cut),
+     .help = "the stages by hand, as in 0-8,9-17 or, with half a layer, 0-8a,8f-17 [even in time]"},
     {"pipelines", "N", OPTION_INT, SETTING(n_pipelines), .default_value = "1", .min = 1,
      .max = ENGINE_PIPELINES_MAX, .help = "whole models side by side, each of --stages processes"},
     {"device", "NAME", OPTION_TEXT, SETTING(device), .default_value = "cpu",
@@ -124,6 +126,7 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .link = (enum engine_link)settings->link,
                                     .n_pipelines = settings->n_pipelines,
                                     .n_stages = settings->n_stages,
+                                    .cut = settings->cut,
                                     .codec = true,
                                     .no_confine = settings->no_confine,
                                     .kv_blocks = settings->kv_blocks,
@@ -201,7 +204,7 @@ static enum status wait_ready(struct service *service, const sigset_t *set, bool
 static void tell_ready(const struct service *service, const struct settings *settings)
 {
     printf("{\"http\": \"%s\", \"pid\": %d, \"stages\": %d, \"pipelines\": %d}\n",
-           http_server_url(service->http), (int)getpid(), settings->n_stages,
+           http_server_url(service->http), (int)getpid(), engine_n_stages(service->engine),
            settings->n_pipelines);
     fflush(stdout);
     log_info("mgptd", "ready url=%s", http_server_url(service->http));

@@ -53,8 +53,8 @@ static void on_lost(void *context, int pipeline, const struct error *reason)
 
 static void create_pipeline(struct bench *bench)
 {
-    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 2},
-                                            {.first_unit = 3, .last_unit = 5}};
+    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 4},
+                                            {.first_unit = 5, .last_unit = 9}};
     struct pipeline_options options = {.hooks = {bench, on_pass, on_logits, on_lost},
                                        .vocab = bench->model->config.vocab,
                                        .max_positions = bench->model->config.max_positions};

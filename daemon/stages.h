@@ -39,7 +39,7 @@ struct stages_options {
 
 /* What a stage said of itself when it was loaded. */
 struct stage_facts {
-    char units[CUT_TEXT_BYTES];
+    char units[UNITS_TEXT_BYTES];
     char digest[STAGE_FACT_BYTES];
     char fingerprint[STAGE_FACT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;

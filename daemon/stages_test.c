@@ -24,8 +24,8 @@ struct bench {
 
 static void set_up(struct bench *bench)
 {
-    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 2},
-                                            {.first_unit = 3, .last_unit = 5}};
+    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 4},
+                                            {.first_unit = 5, .last_unit = 9}};
     memset(bench, 0, sizeof(*bench));
     bench->now_ms = 1000;
     fake_crew_open(&bench->crew);
@@ -125,7 +125,7 @@ static void test_forms_in_order(void **state)
     struct message message = fake_worker_hear(&bench.workers[0], MESSAGE_LOAD);
     assert_int_equal(message.load->epoch, 1);
     assert_int_equal(message.load->first_unit, 0);
-    assert_int_equal(message.load->last_unit, 2);
+    assert_int_equal(message.load->last_unit, 4);
     assert_int_equal(message.load->n_stages, N);
     assert_int_equal(message.load->kv_blocks, KV_BLOCKS);
     assert_int_equal(message.load->rows_max, ROWS);
@@ -166,7 +166,7 @@ static void test_another_checkpoint_is_refused(void **state)
     greet(&bench, 0);
     fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
     struct stage other = bench.stages.list[0];
-    other.last_unit = 1; /* a digest that is not that of units 0 to 2 */
+    other.last_unit = 3; /* a digest that is not that of units 0 to 4 */
     fake_worker_loaded(&bench.workers[0], &other, 1, "");
     take(&bench);
     assert_true(bench.stages.failed);

@@ -104,29 +104,33 @@ static void golden_folders(void **state)
     for (int i = 0; i < 2; i++) {
         struct checkpoint *checkpoint;
         struct error err = {0};
-        struct layer_tensors layer;
+        struct attention_tensors attention;
+        struct feed_forward_tensors feed_forward;
         assert_int_equal(checkpoint_open(&checkpoint, folders[i], &err), STATUS_OK);
         assert_int_equal(checkpoint_check_units(checkpoint, &err), STATUS_OK);
         const struct model_config *c = checkpoint_config(checkpoint);
-        assert_int_equal(checkpoint_find_layer(checkpoint, c->n_layers - 1, &layer, &err),
+        assert_int_equal(checkpoint_find_attention(checkpoint, c->n_layers - 1, &attention, &err),
                          STATUS_OK);
-        assert_int_equal(layer.q_norm.n_rows, c->model_parallel_size);
-        assert_int_equal(layer.k.weight.dtype, DTYPE_BF16);
-        assert_null(layer.k.bias.data);
-        assert_int_equal(tensor_check_finite(&layer.down.weight, &err), STATUS_OK);
-        test_expect_error("past the last",
-                          checkpoint_find_layer(checkpoint, c->n_layers, &layer, &err), &err,
-                          STATUS_NOT_FOUND, (const char *[]){"index.json", "input_layernorm"}, 2);
+        assert_int_equal(attention.q_norm.n_rows, c->model_parallel_size);
+        assert_int_equal(attention.k.weight.dtype, DTYPE_BF16);
+        assert_null(attention.k.bias.data);
+        assert_int_equal(
+            checkpoint_find_feed_forward(checkpoint, c->n_layers - 1, &feed_forward, &err),
+            STATUS_OK);
+        assert_int_equal(tensor_check_finite(&feed_forward.down.weight, &err), STATUS_OK);
+        test_expect_error(
+            "past the last", checkpoint_find_attention(checkpoint, c->n_layers, &attention, &err),
+            &err, STATUS_NOT_FOUND, (const char *[]){"index.json", "input_layernorm"}, 2);
         assert_true(checkpoint_has(checkpoint, "lm_head.weight"));
         assert_false(checkpoint_has(checkpoint, "lm_head"));
         size_t total = 0, bytes;
-        for (int unit = 0; unit <= c->n_layers + 1; unit++) {
+        int n_units = units_count(c->n_layers);
+        for (int unit = 0; unit < n_units; unit++) {
             assert_int_equal(checkpoint_unit_bytes(checkpoint, unit, &bytes, &err), STATUS_OK);
             total += bytes;
         }
         assert_int_equal(total, i == 0 ? 3024512 : 5115840); /* total_size of their indices */
-        assert_int_equal(checkpoint_unit_bytes(checkpoint, c->n_layers + 2, &bytes, &err),
-                         STATUS_INVALID);
+        assert_int_equal(checkpoint_unit_bytes(checkpoint, n_units, &bytes, &err), STATUS_INVALID);
         assert_int_equal(checkpoint_unit_bytes(checkpoint, -1, &bytes, &err), STATUS_INVALID);
         checkpoint_close(checkpoint);
     }
@@ -510,15 +514,18 @@ static void digests(void **state)
     unsigned char whole[CHECKPOINT_DIGEST_BYTES], again[CHECKPOINT_DIGEST_BYTES],
         part[CHECKPOINT_DIGEST_BYTES];
     make_tiny(&folder, DTYPE_BF16, NULL);
-    digest_of(folder.path, 0, 2, whole);
-    digest_of(folder.path, 0, 1, part);
+    digest_of(folder.path, 0, 3, whole);
+    digest_of(folder.path, 0, 2, part);
     assert_memory_not_equal(whole, part, sizeof(whole));
+    digest_of(folder.path, 1, 1, part); /* the two halves of a layer */
+    digest_of(folder.path, 2, 2, again);
+    assert_memory_not_equal(part, again, sizeof(part));
     /* The same bytes in shards. */
     assert_int_equal(unlink(test_folder_path(&folder, "model.safetensors")), 0);
     write_part(&folder, "a.safetensors", 0, 7, DTYPE_BF16, NULL);
     write_part(&folder, "b.safetensors", 8, N_TINY - 1, DTYPE_BF16, NULL);
     write_index(&folder, "a.safetensors", "b.safetensors", "a.safetensors", "");
-    digest_of(folder.path, 0, 2, again);
+    digest_of(folder.path, 0, 3, again);
     assert_memory_equal(whole, again, sizeof(whole));
     /* Other bytes in the second half: unit 0 keeps its digest, the whole changes. */
     unsigned char embedding[CHECKPOINT_DIGEST_BYTES];
@@ -527,7 +534,7 @@ static void digests(void **state)
     write_part(&folder, "b.safetensors", 8, N_TINY - 1, DTYPE_BF16, NULL);
     digest_of(folder.path, 0, 0, again);
     assert_memory_equal(embedding, again, sizeof(again));
-    digest_of(folder.path, 0, 2, again);
+    digest_of(folder.path, 0, 3, again);
     assert_memory_not_equal(whole, again, sizeof(again));
     /* Another configuration. */
     char text[512];

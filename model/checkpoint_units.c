@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/check.h"
+
 enum { PREFIX_BYTES = 64, NAME_BYTES = 192 };
 
 static enum status find_weight(struct checkpoint *checkpoint, const char *prefix, const char *name,
@@ -68,14 +70,25 @@ enum status checkpoint_find_embedding(struct checkpoint *checkpoint, struct tens
                                   (int64_t[]){config->vocab, config->hidden}, out, err);
 }
 
-static enum status find_attention(struct checkpoint *checkpoint, const char *prefix,
-                                  struct layer_tensors *out, struct error *err)
+static enum status find_norm(struct checkpoint *checkpoint, const char *prefix, const char *name,
+                             struct tensor_view *out, struct error *err)
+{
+    int64_t width[1] = {checkpoint_config(checkpoint)->hidden};
+    return find_weight(checkpoint, prefix, name, 1, width, out, err);
+}
+
+enum status checkpoint_find_attention(struct checkpoint *checkpoint, int layer_index,
+                                      struct attention_tensors *out, struct error *err)
 {
     const struct model_config *c = checkpoint_config(checkpoint);
+    char prefix[PREFIX_BYTES];
     int kv = c->n_kv_heads * c->head_dim;
     bool bias = c->attention_bias;
-    enum status st = find_linear(checkpoint, prefix, "self_attn.q_proj", c->hidden, c->hidden, bias,
-                                 &out->q, err);
+    snprintf(prefix, sizeof(prefix), "model.layers.%d.", layer_index);
+    enum status st = find_norm(checkpoint, prefix, "input_layernorm.weight", &out->norm, err);
+    if (st == STATUS_OK)
+        st = find_linear(checkpoint, prefix, "self_attn.q_proj", c->hidden, c->hidden, bias,
+                         &out->q, err);
     if (st == STATUS_OK)
         st = find_linear(checkpoint, prefix, "self_attn.k_proj", kv, c->hidden, bias, &out->k, err);
     if (st == STATUS_OK)
@@ -91,38 +104,24 @@ static enum status find_attention(struct checkpoint *checkpoint, const char *pre
     return st;
 }
 
-static enum status find_mlp(struct checkpoint *checkpoint, const char *prefix,
-                            struct layer_tensors *out, struct error *err)
+enum status checkpoint_find_feed_forward(struct checkpoint *checkpoint, int layer_index,
+                                         struct feed_forward_tensors *out, struct error *err)
 {
     const struct model_config *c = checkpoint_config(checkpoint);
+    char prefix[PREFIX_BYTES];
     bool bias = c->mlp_bias;
-    enum status st = find_linear(checkpoint, prefix, "mlp.gate_proj", c->inter, c->hidden, bias,
-                                 &out->gate, err);
+    snprintf(prefix, sizeof(prefix), "model.layers.%d.", layer_index);
+    enum status st =
+        find_norm(checkpoint, prefix, "post_attention_layernorm.weight", &out->norm, err);
+    if (st == STATUS_OK)
+        st = find_linear(checkpoint, prefix, "mlp.gate_proj", c->inter, c->hidden, bias, &out->gate,
+                         err);
     if (st == STATUS_OK)
         st = find_linear(checkpoint, prefix, "mlp.up_proj", c->inter, c->hidden, bias, &out->up,
                          err);
     if (st == STATUS_OK)
         st = find_linear(checkpoint, prefix, "mlp.down_proj", c->hidden, c->inter, bias, &out->down,
                          err);
-    return st;
-}
-
-enum status checkpoint_find_layer(struct checkpoint *checkpoint, int layer_index,
-                                  struct layer_tensors *out, struct error *err)
-{
-    const struct model_config *c = checkpoint_config(checkpoint);
-    char prefix[PREFIX_BYTES];
-    snprintf(prefix, sizeof(prefix), "model.layers.%d.", layer_index);
-    int64_t width[1] = {c->hidden};
-    enum status st =
-        find_weight(checkpoint, prefix, "input_layernorm.weight", 1, width, &out->input_norm, err);
-    if (st == STATUS_OK)
-        st = find_weight(checkpoint, prefix, "post_attention_layernorm.weight", 1, width,
-                         &out->post_norm, err);
-    if (st == STATUS_OK)
-        st = find_attention(checkpoint, prefix, out, err);
-    if (st == STATUS_OK)
-        st = find_mlp(checkpoint, prefix, out, err);
     return st;
 }
 
@@ -138,58 +137,101 @@ enum status checkpoint_find_head(struct checkpoint *checkpoint, struct head_tens
     return st;
 }
 
-enum { UNIT_TENSORS_MAX = 20 };
+enum { UNIT_TENSORS_MAX = 13 };
 
-/* All tensors of a unit in a fixed order. */
-static enum status list_unit(struct checkpoint *checkpoint, int unit,
-                             struct tensor_view views[UNIT_TENSORS_MAX], int *n_views,
+/* The tensors of a unit in a fixed order. */
+struct unit_tensors {
+    struct tensor_view views[UNIT_TENSORS_MAX];
+    int n;
+};
+
+static void append(struct unit_tensors *out, const struct tensor_view *view)
+{
+    CHECK(out->n < UNIT_TENSORS_MAX);
+    out->views[out->n++] = *view;
+}
+
+static void append_linear(struct unit_tensors *out, const struct linear_tensors *linear)
+{
+    append(out, &linear->weight);
+    if (linear->bias.data)
+        append(out, &linear->bias);
+}
+
+static enum status list_attention(struct checkpoint *checkpoint, int layer,
+                                  struct unit_tensors *out, struct error *err)
+{
+    struct attention_tensors found;
+    enum status st = checkpoint_find_attention(checkpoint, layer, &found, err);
+    if (st != STATUS_OK)
+        return st;
+    const struct linear_tensors *products[] = {&found.q, &found.k, &found.v, &found.o};
+    append(out, &found.norm);
+    for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
+        append_linear(out, products[i]);
+    append(out, &found.q_norm.weight);
+    append(out, &found.q_norm.bias);
+    append(out, &found.k_norm.weight);
+    append(out, &found.k_norm.bias);
+    return STATUS_OK;
+}
+
+static enum status list_feed_forward(struct checkpoint *checkpoint, int layer,
+                                     struct unit_tensors *out, struct error *err)
+{
+    struct feed_forward_tensors found;
+    enum status st = checkpoint_find_feed_forward(checkpoint, layer, &found, err);
+    if (st != STATUS_OK)
+        return st;
+    const struct linear_tensors *products[] = {&found.gate, &found.up, &found.down};
+    append(out, &found.norm);
+    for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++)
+        append_linear(out, products[i]);
+    return STATUS_OK;
+}
+
+static enum status list_head(struct checkpoint *checkpoint, struct unit_tensors *out,
                              struct error *err)
 {
-    int last = checkpoint_config(checkpoint)->n_layers + 1;
-    *n_views = 0;
+    struct head_tensors found;
+    enum status st = checkpoint_find_head(checkpoint, &found, err);
+    if (st != STATUS_OK)
+        return st;
+    append(out, &found.norm);
+    append(out, &found.lm_head);
+    return STATUS_OK;
+}
+
+static enum status list_unit(struct checkpoint *checkpoint, int unit, struct unit_tensors *out,
+                             struct error *err)
+{
+    int n_layers = checkpoint_config(checkpoint)->n_layers, last = units_count(n_layers) - 1;
+    out->n = 0;
     if (unit < 0 || unit > last)
         return error_set(err, STATUS_INVALID, "unit %d does not exist, expected 0 to %d", unit,
                          last);
-    if (unit == 0) {
-        *n_views = 1;
-        return checkpoint_find_embedding(checkpoint, &views[0], err);
+    switch (units_kind(unit, n_layers)) {
+    case UNIT_EMBEDDING:
+        out->n = 1;
+        return checkpoint_find_embedding(checkpoint, &out->views[0], err);
+    case UNIT_ATTENTION:
+        return list_attention(checkpoint, units_layer(unit), out, err);
+    case UNIT_FEED_FORWARD:
+        return list_feed_forward(checkpoint, units_layer(unit), out, err);
+    case UNIT_HEAD:
+        break;
     }
-    if (unit == last) {
-        struct head_tensors head;
-        enum status st = checkpoint_find_head(checkpoint, &head, err);
-        views[(*n_views)++] = head.norm;
-        views[(*n_views)++] = head.lm_head;
-        return st;
-    }
-    struct layer_tensors layer;
-    enum status st = checkpoint_find_layer(checkpoint, unit - 1, &layer, err);
-    if (st != STATUS_OK)
-        return st;
-    const struct linear_tensors *products[] = {&layer.q,    &layer.k,  &layer.v,   &layer.o,
-                                               &layer.gate, &layer.up, &layer.down};
-    views[(*n_views)++] = layer.input_norm;
-    views[(*n_views)++] = layer.post_norm;
-    for (size_t i = 0; i < sizeof(products) / sizeof(products[0]); i++) {
-        views[(*n_views)++] = products[i]->weight;
-        if (products[i]->bias.data)
-            views[(*n_views)++] = products[i]->bias;
-    }
-    views[(*n_views)++] = layer.q_norm.weight;
-    views[(*n_views)++] = layer.q_norm.bias;
-    views[(*n_views)++] = layer.k_norm.weight;
-    views[(*n_views)++] = layer.k_norm.bias;
-    return STATUS_OK;
+    return list_head(checkpoint, out, err);
 }
 
 enum status checkpoint_unit_bytes(struct checkpoint *checkpoint, int unit, size_t *bytes,
                                   struct error *err)
 {
-    struct tensor_view views[UNIT_TENSORS_MAX];
-    int n_views;
+    struct unit_tensors tensors;
     *bytes = 0;
-    enum status st = list_unit(checkpoint, unit, views, &n_views, err);
-    for (int i = 0; st == STATUS_OK && i < n_views; i++)
-        *bytes += views[i].bytes;
+    enum status st = list_unit(checkpoint, unit, &tensors, err);
+    for (int i = 0; st == STATUS_OK && i < tensors.n; i++)
+        *bytes += tensors.views[i].bytes;
     return st;
 }
 
@@ -197,8 +239,8 @@ enum status checkpoint_check_units(struct checkpoint *checkpoint, struct error *
 {
     enum status st = STATUS_OK;
     size_t bytes;
-    for (int unit = 0; st == STATUS_OK && unit <= checkpoint_config(checkpoint)->n_layers + 1;
-         unit++)
+    int n_units = units_count(checkpoint_config(checkpoint)->n_layers);
+    for (int unit = 0; st == STATUS_OK && unit < n_units; unit++)
         st = checkpoint_unit_bytes(checkpoint, unit, &bytes, err);
     checkpoint_drop_pages(checkpoint);
     return st;
@@ -250,13 +292,12 @@ enum status checkpoint_digest(struct checkpoint *checkpoint, int first_unit, int
         return error_set(err, STATUS_INTERNAL, "libsodium does not start");
     hash_config(&state, checkpoint_config(checkpoint));
     for (int unit = first_unit; unit <= last_unit; unit++) {
-        struct tensor_view views[UNIT_TENSORS_MAX];
-        int n_views;
-        enum status st = list_unit(checkpoint, unit, views, &n_views, err);
+        struct unit_tensors tensors;
+        enum status st = list_unit(checkpoint, unit, &tensors, err);
         if (st != STATUS_OK)
             return st;
-        for (int i = 0; i < n_views; i++)
-            hash_tensor(&state, &views[i]);
+        for (int i = 0; i < tensors.n; i++)
+            hash_tensor(&state, &tensors.views[i]);
     }
     crypto_generichash_final(&state, digest, CHECKPOINT_DIGEST_BYTES);
     return STATUS_OK;

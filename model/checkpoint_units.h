@@ -2,13 +2,14 @@
  * checkpoint_units.h - the tensors of each unit of the transformer, found and shape-checked in one
  * place.
  *
- * Unit 0 is the embedding, units 1..n_layers are the layers, unit n_layers + 1 is final norm and
- * head. In: a checkpoint. Out: views as of checkpoint_find(), valid as long as those.
+ * Units are counted as in units.h. In: a checkpoint. Out: views as of checkpoint_find(), valid as
+ * long as those.
  */
 #ifndef MGPT_MODEL_CHECKPOINT_UNITS_H
 #define MGPT_MODEL_CHECKPOINT_UNITS_H
 
 #include "model/checkpoint.h"
+#include "model/units.h"
 
 /* A dense product: weight [n_out, n_in]; bias [n_out], its data NULL when there is none. */
 struct linear_tensors {
@@ -24,11 +25,15 @@ struct head_norm_tensors {
     int n_rows;
 };
 
-struct layer_tensors {
-    struct tensor_view input_norm, post_norm; /* [hidden] */
+struct attention_tensors {
+    struct tensor_view norm; /* [hidden] */
     struct linear_tensors q, k, v,
         o; /* [n_heads|n_kv_heads * head_dim, hidden]; o back to hidden */
     struct head_norm_tensors q_norm, k_norm;
+};
+
+struct feed_forward_tensors {
+    struct tensor_view norm;              /* [hidden] */
     struct linear_tensors gate, up, down; /* [inter, hidden]; down [hidden, inter] */
 };
 
@@ -37,12 +42,13 @@ struct head_tensors {
     struct tensor_view lm_head; /* [vocab, hidden] */
 };
 
-/* Errors as checkpoint_find_shaped(); on error *out is unspecified. */
+/* Errors as checkpoint_find_shaped(); on error *out is unspecified. Layers are counted from 0. */
 enum status checkpoint_find_embedding(struct checkpoint *checkpoint, struct tensor_view *out,
                                       struct error *err); /* [vocab, hidden] */
-enum status checkpoint_find_layer(struct checkpoint *checkpoint, int layer_index,
-                                  struct layer_tensors *out,
-                                  struct error *err); /* layers counted from 0 */
+enum status checkpoint_find_attention(struct checkpoint *checkpoint, int layer_index,
+                                      struct attention_tensors *out, struct error *err);
+enum status checkpoint_find_feed_forward(struct checkpoint *checkpoint, int layer_index,
+                                         struct feed_forward_tensors *out, struct error *err);
 enum status checkpoint_find_head(struct checkpoint *checkpoint, struct head_tensors *out,
                                  struct error *err);
 

@@ -68,7 +68,7 @@ int plan_n_outputs(const Mgpt__StepPlan *plan);
 enum status plan_check_result(const Mgpt__StepResult *result, const Mgpt__StepPlan *plan,
                               bool is_last, uint32_t vocab, struct error *err);
 
-/* Checks a Load by itself; n_units of the model (layers + 2). */
+/* Checks a Load by itself; n_units: of the model (model/units.h). */
 enum status plan_check_load(const Mgpt__Load *load, uint32_t n_units, struct error *err);
 
 #endif

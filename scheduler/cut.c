@@ -2,12 +2,13 @@
  * cut.c - dealing units to stages; see cut.h.
  *
  * The best cut is found by dynamic programming over "the first u units on the first s stages",
- * twice: once for the smallest largest time, then for the smallest largest bytes among the cuts
- * that keep that time.
+ * twice: once for the smallest largest time, then among the cuts that keep that time for the fewest
+ * halved layers and the smallest largest bytes.
  */
 #include "scheduler/cut.h"
 
 #include <ctype.h>
+#include <limits.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -18,47 +19,60 @@
 
 static const double TIME_SLACK = 1e-9; /* of the best time, against rounding of sums */
 
-static int64_t layer_items(const struct model_config *c)
+static int64_t attention_items(const struct model_config *c)
 {
-    int64_t hidden = c->hidden, inter = c->inter;
+    int64_t hidden = c->hidden;
     int64_t q = (int64_t)c->n_heads * c->head_dim, kv = (int64_t)c->n_kv_heads * c->head_dim;
-    int64_t items = hidden * (2 * q + 2 * kv) + 3 * hidden * inter + 2 * hidden;
+    int64_t items = hidden * (2 * q + 2 * kv) + hidden;
     items += 2 * (q + kv); /* norms of q and k, at their largest: weight and bias of each head */
-    if (c->attention_bias)
-        items += q + 2 * kv + hidden;
-    if (c->mlp_bias)
-        items += 2 * inter + hidden;
-    return items;
+    return c->attention_bias ? items + q + 2 * kv + hidden : items;
 }
 
-enum status cut_units(struct cut_unit *units, int units_max, int *n_units,
-                      const struct model_config *config, int weight_item_bytes, int n_codes,
-                      struct error *err)
+static int64_t feed_forward_items(const struct model_config *c)
 {
-    int n = config->n_layers + 2;
-    if (n > units_max || n > CUT_UNITS_MAX)
-        return error_set(err, STATUS_UNSUPPORTED, "%d layers, at most %d can be cut into stages",
-                         config->n_layers,
-                         (units_max < CUT_UNITS_MAX ? units_max : CUT_UNITS_MAX) - 2);
-    int64_t table = (int64_t)config->vocab * config->hidden * weight_item_bytes;
-    int64_t layer = layer_items(config) * weight_item_bytes;
-    /* A step reads one row of the embedding for each token: nothing beside a layer. */
-    units[0] = (struct cut_unit){.weight_bytes = table,
-                                 .time = (double)config->hidden * weight_item_bytes};
-    for (int i = 1; i <= config->n_layers; i++)
-        units[i] = (struct cut_unit){.weight_bytes = layer, .time = (double)layer};
-    double codes = n_codes < config->vocab ? n_codes : config->vocab;
-    units[n - 1] =
-        (struct cut_unit){.weight_bytes = table + (int64_t)config->hidden * weight_item_bytes,
-                          .time = codes * config->hidden * weight_item_bytes};
-    *n_units = n;
-    return STATUS_OK;
+    int64_t hidden = c->hidden, inter = c->inter;
+    int64_t items = 3 * hidden * inter + hidden;
+    return c->mlp_bias ? items + 2 * inter + hidden : items;
+}
+
+/* In items; cut_units() makes bytes of them. */
+static struct cut_unit unit_of(enum unit_kind kind, const struct cut_question *question)
+{
+    const struct model_config *c = question->config;
+    int64_t hidden = c->hidden, table = c->vocab * hidden, items = 0;
+    double codes = question->n_codes < c->vocab ? question->n_codes : c->vocab;
+    double keys = 2.0 * c->n_kv_heads * c->head_dim * question->n_positions; /* and values */
+    switch (kind) {
+    case UNIT_EMBEDDING:
+        return (struct cut_unit){.weight_bytes = table, .time = CUT_ROWS * (double)hidden};
+    case UNIT_ATTENTION:
+        items = attention_items(c);
+        return (struct cut_unit){.weight_bytes = items, .time = (double)items + CUT_ROWS * keys};
+    case UNIT_FEED_FORWARD:
+        items = feed_forward_items(c);
+        return (struct cut_unit){.weight_bytes = items, .time = (double)items};
+    case UNIT_HEAD:
+        break;
+    }
+    return (struct cut_unit){.weight_bytes = table + hidden, .time = codes * (double)hidden};
+}
+
+int cut_units(struct cut_unit units[UNITS_MAX], const struct cut_question *question)
+{
+    int n_layers = question->config->n_layers, n = units_count(n_layers);
+    CHECK(n <= UNITS_MAX);
+    for (int i = 0; i < n; i++) {
+        units[i] = unit_of(units_kind(i, n_layers), question);
+        units[i].weight_bytes *= question->item_bytes;
+        units[i].time *= question->item_bytes;
+    }
+    return n;
 }
 
 /* Sums of the first i units, so that a range costs one subtraction. */
 struct sums {
-    double time[CUT_UNITS_MAX + 1];
-    int64_t bytes[CUT_UNITS_MAX + 1];
+    double time[UNITS_MAX + 1];
+    int64_t bytes[UNITS_MAX + 1];
 };
 
 struct search {
@@ -66,40 +80,55 @@ struct search {
     const double *speeds;
     const int64_t *memory_bytes;
     double time_limit; /* of a stage */
-    bool by_bytes;     /* what is made small */
+    bool by_bytes;     /* what is made small: bytes after the number of halved layers; else time */
 };
 
-static double range_cost(const struct search *search, int stage, int first, int end)
+/* Of a cut of the first units; compared in this order. */
+struct cost {
+    int n_halved;   /* layers cut in two; 0 while time is made small */
+    double largest; /* of a stage */
+};
+
+static const struct cost TOO_MUCH = {INT_MAX, INFINITY}; /* does not fit */
+
+static bool is_less(struct cost a, struct cost b)
+{
+    return a.n_halved != b.n_halved ? a.n_halved < b.n_halved : a.largest < b.largest;
+}
+
+/* With one more stage of units [first, end). */
+static struct cost add_stage(const struct search *search, struct cost before, int stage, int first,
+                             int end)
 {
     double time = search->sums->time[end] - search->sums->time[first];
     int64_t bytes = search->sums->bytes[end] - search->sums->bytes[first];
     if (search->speeds)
         time /= search->speeds[stage];
-    if ((search->memory_bytes && bytes > search->memory_bytes[stage]) || time > search->time_limit)
-        return INFINITY;
-    return search->by_bytes ? (double)bytes : time;
+    if (time > search->time_limit || (search->memory_bytes && bytes > search->memory_bytes[stage]))
+        return TOO_MUCH;
+    double own = search->by_bytes ? (double)bytes : time;
+    bool is_halved = first > 0 && first % 2 == 0; /* begins with the second half of a layer */
+    return (struct cost){.n_halved = before.n_halved + (search->by_bytes && is_halved),
+                         .largest = own > before.largest ? own : before.largest};
 }
 
-/* best[s][u]: smallest largest cost of the first u units on stages 0..s; from[s][u]: where the last
- * of them starts. Returns the cost of all, INFINITY when nothing fits. */
-static double solve(const struct search *search, int n_stages, int n_units, double *best, int *from)
+/* best[s][u]: smallest cost of the first u units on stages 0..s; from[s][u]: where the last of them
+ * starts. Returns the cost of all, TOO_MUCH when nothing fits. */
+static struct cost solve(const struct search *search, int n_stages, int n_units, struct cost *best,
+                         int *from)
 {
+    static const struct cost nothing = {0, 0};
     int width = n_units + 1;
     for (int s = 0; s < n_stages; s++) {
         for (int u = 0; u <= n_units; u++) {
-            double *cell = &best[s * width + u];
-            *cell = INFINITY;
-            if (s == 0 && u > 0) {
-                *cell = range_cost(search, 0, 0, u);
-                from[u] = 0;
-            }
-            for (int first = s; s > 0 && first < u; first++) {
-                double before = best[(s - 1) * width + first];
-                if (before >= *cell)
+            struct cost *cell = &best[s * width + u];
+            *cell = TOO_MUCH;
+            for (int first = s; first < u && (s > 0 || first == 0); first++) {
+                struct cost before = s > 0 ? best[(s - 1) * width + first] : nothing;
+                if (!is_less(before, *cell))
                     continue;
-                double own = range_cost(search, s, first, u);
-                double cost = own > before ? own : before;
-                if (cost < *cell) {
+                struct cost cost = add_stage(search, before, s, first, u);
+                if (is_less(cost, *cell)) {
                     *cell = cost;
                     from[s * width + u] = first;
                 }
@@ -125,8 +154,6 @@ static enum status check_counts(int n_stages, const struct cut_unit *units, int 
     if (n_stages < 1 || n_stages > CUT_STAGES_MAX || n_stages > n_units)
         return error_set(err, STATUS_INVALID, "%d stages, expected 1 to %d for %d units", n_stages,
                          n_units < CUT_STAGES_MAX ? n_units : CUT_STAGES_MAX, n_units);
-    if (n_units > CUT_UNITS_MAX)
-        return error_set(err, STATUS_INVALID, "%d units, at most %d", n_units, CUT_UNITS_MAX);
     for (int i = 0; i < n_units; i++) {
         if (units[i].weight_bytes < 0 || !(units[i].time >= 0) || !isfinite(units[i].time))
             return error_set(err, STATUS_INVALID, "unit %d has %lld bytes and time %g", i,
@@ -144,12 +171,13 @@ enum status cut_balance(struct cut_stage *stages, int n_stages, const struct cut
                         int n_units, const double *speeds, const int64_t *memory_bytes,
                         struct error *err)
 {
+    CHECK(n_units <= UNITS_MAX);
     enum status st = check_counts(n_stages, units, n_units, speeds, err);
     if (st != STATUS_OK)
         return st;
     size_t cells = (size_t)n_stages * (size_t)(n_units + 1);
     struct sums *sums = calloc(1, sizeof(*sums));
-    double *best = malloc(cells * sizeof(*best));
+    struct cost *best = malloc(cells * sizeof(*best));
     int *from = calloc(cells, sizeof(*from));
     if (!sums || !best || !from) {
         st = error_set(err, STATUS_NOMEM, "cannot allocate a cut of %d units", n_units);
@@ -160,7 +188,7 @@ enum status cut_balance(struct cut_stage *stages, int n_stages, const struct cut
         sums->bytes[i + 1] = sums->bytes[i] + units[i].weight_bytes;
     }
     struct search search = {sums, speeds, memory_bytes, INFINITY, false};
-    double time = solve(&search, n_stages, n_units, best, from);
+    double time = solve(&search, n_stages, n_units, best, from).largest;
     if (isinf(time)) {
         st = error_set(err, STATUS_NOMEM, "%lld bytes of weights do not fit into %d stages",
                        (long long)sums->bytes[n_units], n_stages);
@@ -168,7 +196,7 @@ enum status cut_balance(struct cut_stage *stages, int n_stages, const struct cut
     }
     search.time_limit = time * (1 + TIME_SLACK);
     search.by_bytes = true;
-    CHECK(!isinf(solve(&search, n_stages, n_units, best, from)));
+    CHECK(!isinf(solve(&search, n_stages, n_units, best, from).largest));
     for (int s = n_stages - 1, end = n_units; s >= 0; s--) {
         int first = from[s * (n_units + 1) + end];
         fill_stage(&stages[s], units, first, end - 1, speeds ? speeds[s] : 1);
@@ -181,44 +209,66 @@ out:
     return st;
 }
 
-/* A unit's name at *text; moves behind it. -1 when there is none. */
-static int parse_unit(const char **text, int n_units)
+/* The units that a name at *text stands for; moves behind it. False when there is none. */
+static bool parse_name(struct cut_stage *out, const char **text, int n_units)
 {
-    if (strncmp(*text, "embed", 5) == 0) {
-        *text += 5;
-        return 0;
+    bool is_embed = strncmp(*text, "embed", 5) == 0, is_head = strncmp(*text, "head", 4) == 0;
+    if (is_embed || is_head) {
+        *text += is_embed ? 5 : 4;
+        out->first_unit = out->last_unit = is_embed ? 0 : n_units - 1;
+        return true;
     }
-    if (strncmp(*text, "head", 4) == 0) {
-        *text += 4;
-        return n_units - 1;
-    }
-    int64_t layer = 0;
-    int digits = 0;
+    int layer = 0, digits = 0;
     for (; isdigit((unsigned char)**text); (*text)++, digits++) {
-        if (layer < CUT_UNITS_MAX)
+        if (layer < UNITS_MAX)
             layer = layer * 10 + (**text - '0');
     }
-    return digits > 0 && layer < n_units - 2 ? (int)layer + 1 : -1;
+    if (digits == 0 || layer >= (n_units - 2) / 2)
+        return false;
+    out->first_unit = 1 + 2 * layer + (**text == 'f');
+    out->last_unit = 2 + 2 * layer - (**text == 'a');
+    *text += **text == 'a' || **text == 'f';
+    return true;
 }
 
 static enum status parse_stage(struct cut_stage *stage, const char **text, int n_units,
                                struct error *err)
 {
     const char *start = *text;
-    stage->first_unit = stage->last_unit = parse_unit(text, n_units);
-    if (stage->first_unit >= 0 && **text == '-') {
+    bool ok = parse_name(stage, text, n_units);
+    if (ok && **text == '-') {
+        struct cut_stage last = *stage;
         (*text)++;
-        stage->last_unit = parse_unit(text, n_units);
+        ok = parse_name(&last, text, n_units) && last.last_unit >= stage->first_unit;
+        stage->last_unit = last.last_unit;
     }
-    if (stage->first_unit < 0 || stage->last_unit < stage->first_unit ||
-        (**text != ',' && **text != '\0'))
-        return error_set(
-            err, STATUS_INVALID,
-            "cannot read the stage at '%.40s', expected units or FIRST-LAST out of embed, "
-            "0 to %d, head",
-            start, n_units - 3);
+    if (!ok || (**text != ',' && **text != '\0'))
+        return error_set(err, STATUS_INVALID,
+                         "cannot read the stage at '%.40s', expected units or FIRST-LAST out of "
+                         "embed, 0 to %d, head; 0a and 0f are the attention and the feed-forward "
+                         "half of layer 0",
+                         start, (n_units - 2) / 2 - 1);
     if (**text == ',' && *++*text == '\0')
         return error_set(err, STATUS_INVALID, "a cut ends with a comma");
+    return STATUS_OK;
+}
+
+/* Each stage begins behind the one before, and nothing is left out. */
+static enum status check_cut(const struct cut_stage *stages, int n, const char *text, int n_units,
+                             struct error *err)
+{
+    for (int i = 0; i <= n; i++) {
+        int expected = i ? stages[i - 1].last_unit + 1 : 0;
+        int found = i < n ? stages[i].first_unit : n_units;
+        char where[UNITS_TEXT_BYTES];
+        if (found == expected)
+            continue;
+        bool is_gap = found > expected;
+        units_format(where, is_gap ? expected : found, (is_gap ? found : expected) - 1,
+                     (n_units - 2) / 2);
+        return error_set(err, STATUS_INVALID, "the cut '%.60s' %s at %s", text,
+                         is_gap ? "leaves a gap" : "overlaps", where);
+    }
     return STATUS_OK;
 }
 
@@ -241,60 +291,28 @@ enum status cut_parse(struct cut_stage *stages, int stages_max, int *n_stages, c
         stages[0].first_unit = 0;
     if (stages[n - 1].last_unit == n_units - 2)
         stages[n - 1].last_unit = n_units - 1;
-    for (int i = 0; i <= n; i++) {
-        int expected = i ? stages[i - 1].last_unit + 1 : 0;
-        int found = i < n ? stages[i].first_unit : n_units;
-        char unit[CUT_TEXT_BYTES] = "the end";
-        if (found == expected)
-            continue;
-        if (expected < n_units)
-            cut_format(unit, expected, expected, n_units - 2);
-        return error_set(err, STATUS_INVALID, "the cut '%.60s' %s at %s", text,
-                         found > expected ? "leaves a gap" : "overlaps", unit);
-    }
-    for (int i = 0; i < n; i++)
+    enum status st = check_cut(stages, n, text, n_units, err);
+    for (int i = 0; st == STATUS_OK && i < n; i++)
         fill_stage(&stages[i], units, stages[i].first_unit, stages[i].last_unit, 1);
     *n_stages = n;
-    return STATUS_OK;
+    return st;
 }
 
-void cut_measured_speeds(double *speeds, const struct cut_stage *stages, const int64_t *measured_ns,
-                         int n_stages, const struct cut_unit *units)
+enum status cut_model(struct cut_stage stages[CUT_STAGES_MAX], int *n_stages,
+                      const struct cut_question *question, struct error *err)
 {
-    for (int i = 0; i < n_stages; i++) {
-        double time = 0;
-        for (int u = stages[i].first_unit; u <= stages[i].last_unit; u++)
-            time += units[u].time;
-        speeds[i] = time > 0 && measured_ns[i] > 0 ? time / (double)measured_ns[i] : 0;
-    }
-    /* A stage of the embedding alone, or not measured, tells nothing: it counts as an average one.
-     */
-    double sum = 0;
-    int n = 0;
-    for (int i = 0; i < n_stages; i++) {
-        bool telling = stages[i].first_unit != stages[i].last_unit || stages[i].first_unit > 0;
-        if (!telling)
-            speeds[i] = 0;
-        sum += speeds[i];
-        n += speeds[i] > 0;
-    }
-    for (int i = 0; i < n_stages; i++) {
-        double mean = n > 0 ? sum / n : 1;
-        speeds[i] = speeds[i] > 0 ? speeds[i] / mean : 1;
-    }
-}
-
-void cut_format(char text[CUT_TEXT_BYTES], int first_unit, int last_unit, int n_layers)
-{
-    int first = first_unit > 0 ? first_unit - 1 : 0;
-    int last = last_unit <= n_layers ? last_unit - 1 : n_layers - 1;
-    int n = 0;
-    text[0] = '\0';
-    if (first_unit == 0)
-        n += snprintf(text + n, (size_t)(CUT_TEXT_BYTES - n), "embed");
-    if (first <= last)
-        n += snprintf(text + n, (size_t)(CUT_TEXT_BYTES - n), first == last ? "%s%d" : "%s%d-%d",
-                      n ? "," : "", first, last);
-    if (last_unit > n_layers)
-        snprintf(text + n, (size_t)(CUT_TEXT_BYTES - n), "%shead", n ? "," : "");
+    struct cut_unit *units = malloc(UNITS_MAX * sizeof(*units));
+    if (!units)
+        return error_set(err, STATUS_NOMEM, "cannot allocate the units of a model");
+    int n_units = cut_units(units, question);
+    *n_stages = question->n_stages;
+    enum status st =
+        question->text
+            ? cut_parse(stages, CUT_STAGES_MAX, n_stages, question->text, units, n_units, err)
+            : cut_balance(stages, *n_stages, units, n_units, NULL, NULL, err);
+    free(units);
+    if (st == STATUS_OK && question->n_stages != 1 && *n_stages != question->n_stages)
+        return error_set(err, STATUS_INVALID, "the cut '%.60s' has %d stages, %d were asked for",
+                         question->text, *n_stages, question->n_stages);
+    return st;
 }

@@ -23,7 +23,7 @@ def with_device(args):
     what = args[1] if len(args) > 1 and args[0] == "inspect" else None
     if DEVICE and what in ("generate", "logits", "encode", "decode") and "--device" not in args:
         more += ["--device", DEVICE]
-    if STAGES and what in ("generate", "logits") and "--stages" not in args:
+    if STAGES and what in ("generate", "logits") and "--stages" not in args and "--cut" not in args:
         more += ["--stages", STAGES]
     return [*args, *more]
 

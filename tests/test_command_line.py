@@ -119,6 +119,12 @@ class AnswersTest(unittest.TestCase):
         self.assertEqual(len(told["stages"]), 3)
         self.assertEqual(sum(stage["file_bytes"] for stage in told["stages"]), told["file_bytes"])
         self.assertAlmostEqual(sum(stage["time_share"] for stage in told["stages"]), 1)
+        by_hand = mgpt_json("inspect", "checkpoint", MODEL, "--cut", "0-1a,1f-3")
+        self.assertEqual([stage["units"] for stage in by_hand["stages"]], ["embed,0-1a", "1f-3,head"])
+        self.assertEqual(sum(stage["file_bytes"] for stage in by_hand["stages"]), told["file_bytes"])
+        small, large = (mgpt_json("inspect", "checkpoint", MODEL, "--cut", "0-1a,1f-3", "--size", size)["stages"][0]["time_share"]
+                        for size in ("32x32", "1024x1024"))
+        self.assertLess(small, large)  # two attention parts of four beside the head: keys and values count
 
     def test_generate_by_a_daemon_and_on_the_spot_is_the_same(self):
         with tempfile.TemporaryDirectory() as folder, Daemon(MODEL, "--stages", 2) as daemon:

@@ -74,15 +74,18 @@ class FaultsTest(unittest.TestCase):
             self.assertEqual(daemon.gauge("mgpt:kv_cache_usage_perc"), 0)
             return replies, daemon.gauge("mgpt:worker_restarts_total")
 
+    def check_after_a_kill(self, stage):
+        for cut in ((), ("--cut", "0-1a,1f-3")):
+            with self.subTest(stage=stage, cut=cut):
+                replies, restarts = self.after(lambda daemon: os.kill(self.stages(daemon)[stage], signal.SIGKILL), *cut)
+                self.check_pictures(replies)
+                self.assertEqual(restarts, 1)
+
     def test_first_stage_killed(self):
-        replies, restarts = self.after(lambda daemon: os.kill(self.stages(daemon)[0], signal.SIGKILL))
-        self.check_pictures(replies)
-        self.assertEqual(restarts, 1)
+        self.check_after_a_kill(0)
 
     def test_last_stage_killed(self):
-        replies, restarts = self.after(lambda daemon: os.kill(self.stages(daemon)[1], signal.SIGKILL))
-        self.check_pictures(replies)
-        self.assertEqual(restarts, 1)
+        self.check_after_a_kill(1)
 
     def test_all_workers_killed(self):
         def kill_all(daemon):
@@ -148,7 +151,7 @@ class StartTest(unittest.TestCase):
 
     def test_impossible(self):
         self.assertIn("/nowhere", self.refused("--model", "/nowhere", "--http", "127.0.0.1:0"))
-        self.assertIn("1 to 6", self.refused("--model", MODEL, "--stages", 7, "--http", "127.0.0.1:0"))
+        self.assertIn("1 to 10", self.refused("--model", MODEL, "--stages", 11, "--http", "127.0.0.1:0"))
         self.assertIn("CUDA", self.refused("--model", MODEL, "--device", "cuda", "--http", "127.0.0.1:0"))
         self.assertIn("HOST:PORT", self.refused("--model", MODEL, "--http", "nonsense"))
         with Daemon(MODEL) as daemon:

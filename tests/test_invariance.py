@@ -18,21 +18,33 @@ class InvarianceTest(unittest.TestCase):
         return mgpt_json("inspect", "generate", "--model", golden.model, "--prompt", "two cats", "--size", "96x64", "--guidance", 4,
                          "--temperature", 1, "--image-top-k", 500, "--seed", SEED, *more)
 
-    def test_every_number_of_stages_gives_the_same_tokens(self):
+    def test_every_cut_gives_the_same_tokens(self):
+        """Whole layers, halves of them, every unit alone."""
         for golden, layers in zip(GOLDENS, (4, 6)):
+            last, middle = layers - 1, layers // 2 - 1
+            by_hand = {f"0-{middle}a,{middle}f-{last}": [f"embed,0-{middle}a", f"{middle}f-{last},head"],
+                       f"embed,0a,0f-{last}a,{last}f,head": ["embed", "0a", f"0f-{last}a", f"{last}f", "head"],
+                       f"embed-0,1-{last}a,{last}f-head": ["embed,0", f"1-{last}a", f"{last}f,head"]}
+            cuts = [(("--stages", n), n, None) for n in (1, 2, 3, 4, layers + 2, 2 * layers + 2)]
+            cuts += [(("--cut", text), len(units), units) for text, units in by_hand.items()]
             for compute in ("bf16", "f32"):
                 first = None
-                for stages in range(1, layers + 3):
-                    with self.subTest(model=golden.name, compute=compute, stages=stages, seed=SEED):
-                        got = self.generate(golden, "--compute", compute, "--stages", stages)
+                for cut, stages, units in cuts:
+                    with self.subTest(model=golden.name, compute=compute, cut=cut, seed=SEED):
+                        got = self.generate(golden, "--compute", compute, *cut)
                         self.assertEqual(len({stage["pid"] for stage in got["stages"]}), stages)
+                        self.assertEqual([stage["units"] for stage in got["stages"]], units or [stage["units"] for stage in got["stages"]])
                         first = first or got["ids"]
                         self.assertEqual(got["ids"], first)
                         self.assertGreater(len(set(first)), 3)
 
-    def test_too_many_stages_are_refused(self):
-        text = refused(self, 1, "inspect", "generate", "--model", GOLDENS[0].model, "--prompt", "x", "--size", "64x64", "--stages", 7)
-        self.assertIn("6", text)
+    def test_impossible_cuts_are_refused(self):
+        for cut, words in ((("--stages", 11), "expected 1 to 10"), (("--cut", "0-1a,2-3"), "the cut '0-1a,2-3' leaves a gap at 1f"),
+                           (("--cut", "0-4"), "out of embed, 0 to 3, head"), (("--stages", 3, "--cut", "0-1,2-3"), "has 2 stages, 3 were asked for")):
+            with self.subTest(cut=cut):
+                text = refused(self, 1, "inspect", "generate", "--model", GOLDENS[0].model, "--prompt", "x", "--size", "64x64", *cut)
+                self.assertIn(words, text)
+                self.assertEqual(len(text.splitlines()), 1, text)
 
     def test_threads_change_nothing(self):
         for golden in GOLDENS:
@@ -56,10 +68,9 @@ class InvarianceTest(unittest.TestCase):
             ids = next(case["ids"] for case in golden.cases["logits"] if len(case["ids"]) > 1000)[:550]
             for compute in ("bf16", "f32"):
                 whole = self.logits(golden, ids, positions, "--compute", compute, "--chunk", 550)
-                for chunk, stages in ((64, 1), (7, 2), (1, 3)):
-                    with self.subTest(model=golden.name, compute=compute, chunk=chunk, stages=stages):
-                        self.assertEqual(self.logits(golden, ids, positions, "--compute", compute, "--chunk", chunk, "--stages", stages),
-                                         whole)
+                for chunk, cut in ((64, ("--stages", 1)), (7, ("--stages", 2)), (1, ("--stages", 3)), (60, ("--cut", "0-1a,1f-2a,2f-head"))):
+                    with self.subTest(model=golden.name, compute=compute, chunk=chunk, cut=cut):
+                        self.assertEqual(self.logits(golden, ids, positions, "--compute", compute, "--chunk", chunk, *cut), whole)
                 shorter = self.logits(golden, ids[:301], [300], "--compute", compute)
                 rows = len(positions)
                 self.assertEqual(shorter, whole[7 * len(whole) // rows:8 * len(whole) // rows])

@@ -32,9 +32,9 @@ class SameBits(unittest.TestCase):
     def test_tokens(self):
         for compute in ("f32", "bf16"):
             alone = generate(*ON_DEVICE, "--compute", compute)
-            for stages in (2, 4):
-                with self.subTest(compute=compute, stages=stages):
-                    answer = generate(*ON_DEVICE, "--compute", compute, "--stages", stages)
+            for stages, cut in ((2, ("--stages", 2)), (4, ("--stages", 4)), (3, ("--cut", "0a,0f-1a,1f-3"))):
+                with self.subTest(compute=compute, cut=cut):
+                    answer = generate(*ON_DEVICE, "--compute", compute, *cut)
                     self.assertEqual(answer["ids"], alone["ids"])
                     self.assertEqual(links(answer), ["nccl"] * (stages - 1) + [""])
 
@@ -47,7 +47,7 @@ class SameBits(unittest.TestCase):
                 with open(out, "rb") as result:
                     return result.read()
             alone = logits()
-            for more in (("--stages", 2), ("--stages", 4, "--chunk", 9), ("--stages", 2, "--link", "zmq")):
+            for more in (("--stages", 2), ("--stages", 4, "--chunk", 9), ("--stages", 2, "--link", "zmq"), ("--cut", "0-2a,2f-3")):
                 with self.subTest(more=more):
                     self.assertEqual(logits(*more), alone)
 

@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "model/units.h"
 #include "proto/message.h"
 #include "proto/plan.h"
 #include "worker/control.h"
@@ -142,7 +143,7 @@ static void house_open(struct house *h, int n, Mgpt__Role role, int silence_ms)
 static Mgpt__Load make_load(const struct house *h, int k, uint64_t epoch)
 {
     Mgpt__Load load = MGPT__LOAD__INIT;
-    int units = LAYERS + 2;
+    int units = units_count(LAYERS);
     load.epoch = epoch;
     load.first_number = 1;
     load.stage_index = (uint32_t)k;
@@ -309,9 +310,9 @@ static void test_refusals(void **state)
     tell(&h, 0, MESSAGE_STEP_PLAN, &p.plan.base);
     expect_failure(&h, 0, MESSAGE_STEP_PLAN, "before anything was loaded");
     Mgpt__Load load = make_load(&h, 0, 1);
-    load.last_unit = 9;
+    load.last_unit = 10;
     tell(&h, 0, MESSAGE_LOAD, &load.base);
-    expect_failure(&h, 0, MESSAGE_LOAD, "units 0 to 9, the model has 0 to 5");
+    expect_failure(&h, 0, MESSAGE_LOAD, "units 0 to 10, the model has 0 to 9");
     Mgpt__Reset reset = MGPT__RESET__INIT;
     tell(&h, 0, MESSAGE_RESET, &reset.base);
     expect_failure(&h, 0, MESSAGE_RESET, "nothing is loaded");

@@ -23,7 +23,7 @@
 struct kv_cache;
 
 struct kv_cache_options {
-    int n_layers;      /* layers of this stage; 0 is legal */
+    int n_layers;      /* layers whose attention part is in this stage; 0 is legal */
     int n_blocks;      /* blocks in the pool of each layer */
     int sequences_max; /* sequences alive at once */
     struct attention_shape shape;

@@ -4,7 +4,6 @@
  */
 #include "worker/stage.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,11 +12,6 @@
 #include "worker/stage_room.h"
 #include "worker/stage_state.h"
 
-static size_t max_size(size_t a, size_t b)
-{
-    return a > b ? a : b;
-}
-
 static enum status allocate_buffers(struct stage *stage, struct error *err)
 {
     const struct model_config *config = &stage->config;
@@ -25,14 +19,12 @@ static enum status allocate_buffers(struct stage *stage, struct error *err)
     size_t rows_max = (size_t)stage->options.rows_max,
            number_bytes = dtype_bytes(stage->options.compute);
     stage->rows_room = (size_t)linear_padded_rows(stage->options.rows_max, stage->stream);
-    size_t heads =
-        2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
-    size_t wide = stage->weights->n_layers > 0 ? max_size(heads, 3 * (size_t)config->inter) : 0;
+    size_t wide = stage_room_wide(config, &stage->options);
     buffers->hidden_bytes = stage->rows_room * (size_t)config->hidden * number_bytes;
     buffers->wide_bytes = stage->rows_room * wide * number_bytes;
     void **places[] = {&buffers->x, &buffers->normed, &buffers->delta};
     enum status st = STATUS_OK;
-    /* A stage without layers needs the residual stream alone. */
+    /* A stage without parts of layers needs the residual stream alone. */
     for (int i = 0; st == STATUS_OK && i < (wide > 0 ? 3 : 1); i++)
         st = stream_alloc(stage->stream, places[i], buffers->hidden_bytes, err);
     if (st == STATUS_OK && wide > 0)
@@ -50,12 +42,12 @@ static enum status create_cache(struct stage *stage, struct error *err)
     const struct model_config *config = &stage->config;
     stage->shape = (struct attention_shape){config->n_heads, config->n_kv_heads, config->head_dim,
                                             stage->options.compute};
-    struct kv_cache_options options = {.n_layers = stage->weights->n_layers,
+    struct kv_cache_options options = {.n_layers = stage->weights->attention_layers.n,
                                        .n_blocks = stage->options.kv_blocks,
                                        .sequences_max = stage->options.sequences_max,
                                        .shape = stage->shape};
     enum status st = kv_cache_create(&stage->kv, &options, stage->stream, err);
-    if (st != STATUS_OK || stage->weights->n_layers == 0)
+    if (st != STATUS_OK || options.n_layers == 0)
         return st;
     struct rope_options rope = {.n_positions = config->max_positions,
                                 .head_dim = config->head_dim,
@@ -131,11 +123,11 @@ void stage_destroy(struct stage *stage)
 
 struct stage_memory stage_memory(const struct stage *stage)
 {
-    const struct kv_cache_options options = {.n_layers = stage->weights->n_layers,
+    const struct kv_cache_options options = {.n_layers = stage->weights->attention_layers.n,
                                              .n_blocks = stage->options.kv_blocks,
                                              .sequences_max = stage->options.sequences_max,
                                              .shape = stage->shape};
-    size_t n_hidden = stage->weights->n_layers > 0 ? 3 : 1;
+    size_t n_hidden = stage->weights->n_parts > 0 ? 3 : 1;
     return (struct stage_memory){
         .weight_bytes = stage->weights->bytes,
         .file_bytes = stage->weights->file_bytes,
@@ -143,7 +135,7 @@ struct stage_memory stage_memory(const struct stage *stage)
         .activation_bytes = n_hidden * stage->buffers.hidden_bytes + stage->buffers.wide_bytes +
                             stage->rope_bytes + (stage->head ? stage_head_bytes(stage->head) : 0),
         .recording_bytes =
-            stage->weights->n_layers > 0 ? stream_recording_bytes(stage->stream) : 0};
+            stage->buffers.wide_bytes > 0 ? stream_recording_bytes(stage->stream) : 0};
 }
 
 struct plan_limits stage_limits(const struct stage *stage)
@@ -240,7 +232,8 @@ static enum status run(struct stage *stage, const Mgpt__StepPlan *plan,
     lay_out_rows(stage, plan);
     enum status st = stage_load_input(stage, input, n_tokens, err);
     if (st == STATUS_OK)
-        st = stage_run_layers(stage, 0, stage->weights->n_layers, n_tokens, (int)plan->n_rows, err);
+        st = stage_run_parts(stage, stage->weights->first_part, stage->weights->n_parts, n_tokens,
+                             (int)plan->n_rows, err);
     if (st == STATUS_OK && stage->head)
         st = stage_head_run(stage->head, plan, stage->buffers.x, n_tokens, result, err);
     if (st == STATUS_OK)
@@ -277,19 +270,4 @@ enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan,
 const void *stage_rows_view(const struct stage *stage)
 {
     return stage->buffers.x;
-}
-
-void stage_format_units(char *text, size_t text_bytes, int first_unit, int last_unit, int n_layers)
-{
-    int first_layer = first_unit > 0 ? first_unit - 1 : 0;
-    int last_layer = last_unit <= n_layers ? last_unit - 1 : n_layers - 1;
-    bool has_head = last_unit > n_layers;
-    char layers[32] = "";
-    if (first_layer == last_layer)
-        snprintf(layers, sizeof(layers), "%d", first_layer);
-    else if (first_layer < last_layer)
-        snprintf(layers, sizeof(layers), "%d-%d", first_layer, last_layer);
-    const char *embed = first_unit == 0 ? "embed" : "", *head = has_head ? "head" : "";
-    snprintf(text, text_bytes, "%s%s%s%s%s", embed, *embed && *layers ? "," : "", layers,
-             *head && (*embed || *layers) ? "," : "", head);
 }

@@ -8,7 +8,7 @@
  *          after stage_create().
  * Threads: the compute thread.
  *
- * All rows of a plan go through a layer as one matrix [n_tokens, hidden]; a row's bits do not
+ * All rows of a plan go through a unit as one matrix [n_tokens, hidden]; a row's bits do not
  * depend on the others. A plan is done wholly or not at all: when it fails, its rows' sequences
  * hold what they held before `start`. Single rows fail alone, when their numbers stop being finite:
  * see step_result_add_error().
@@ -25,7 +25,7 @@
 struct stage;
 
 struct stage_options {
-    int first_unit, last_unit; /* 0 the embedding, 1..L the layers, L+1 final norm and head */
+    int first_unit, last_unit; /* as units.h counts them */
     enum dtype compute;        /* DTYPE_F32 or DTYPE_BF16 */
     int kv_blocks;
     int sequences_max;
@@ -85,8 +85,5 @@ void stage_skip(struct stage *stage, const Mgpt__StepPlan *plan);
 
 /* After stage_step(): device memory [n_tokens, hidden], until the next step. */
 const void *stage_rows_view(const struct stage *stage);
-
-/* "embed,0-3", "4-6,head": layers counted from 0. */
-void stage_format_units(char *text, size_t text_bytes, int first_unit, int last_unit, int n_layers);
 
 #endif

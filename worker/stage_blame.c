@@ -56,10 +56,11 @@ static enum status search(struct stage *stage, const Mgpt__StepPlan *plan,
     enum status st = stage_load_input(stage, input, n_tokens, err);
     if (st == STATUS_OK)
         st = look(stage, plan, blames, stage->weights->embedding ? 0 : UNIT_BEFORE, err);
-    for (int i = 0; st == STATUS_OK && i < stage->weights->n_layers; i++) {
-        st = stage_run_layers(stage, i, 1, n_tokens, (int)plan->n_rows, err);
+    int first = stage->weights->first_part, end = first + stage->weights->n_parts;
+    for (int unit = first; st == STATUS_OK && unit < end; unit++) {
+        st = stage_run_parts(stage, unit, 1, n_tokens, (int)plan->n_rows, err);
         if (st == STATUS_OK)
-            st = look(stage, plan, blames, stage->weights->first_layer + i + 1, err);
+            st = look(stage, plan, blames, unit, err);
     }
     return st;
 }
@@ -80,7 +81,7 @@ static enum status report(const Mgpt__StepPlan *plan, const struct blame *blames
         if (bad.unit == 0)
             snprintf(where, sizeof(where), "in the embedding");
         else if (bad.unit > 0) /* layers are counted from 0, as the checkpoint's tensors are */
-            snprintf(where, sizeof(where), "in layer %d", bad.unit - 1);
+            snprintf(where, sizeof(where), "in layer %d", units_layer(bad.unit));
         if (step_result_add_error(
                 result, &bad, "sequence %llu, position %u: numbers stop being finite %s",
                 (unsigned long long)bad.sequence, bad.position, where) != STATUS_OK)

@@ -7,7 +7,7 @@
 #include "worker/stage_test_tools.h"
 
 enum { STEPS = 7, SEQUENCES = 3 };
-static const int cut_in_two[] = {3, 0};
+static const int cut_in_two[] = {4, 0}; /* inside a layer */
 
 static void skip_without_device(void)
 {

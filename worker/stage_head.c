@@ -313,7 +313,7 @@ static enum status write_answers(struct stage_head *head, int n, struct step_res
                                  .output = item->output,
                                  .sequence = item->plan_row->sequence,
                                  .position = item->plan_row->start + item->plan_output->offset,
-                                 .unit = head->weights->config.n_layers + 1,
+                                 .unit = head->weights->last_unit,
                                  .status = STATUS_INVALID};
         if (step_result_add_error(result, &bad,
                                   "sequence %llu, position %u: the logits are not finite",

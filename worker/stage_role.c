@@ -190,7 +190,7 @@ static enum status load_stage(struct stage_role *role, const Mgpt__Load *load,
 
 /* Everything a Loaded says that is text, alive until it is sent. */
 struct load_facts {
-    char units[64];
+    char units[UNITS_TEXT_BYTES];
     char digest[2 * CHECKPOINT_DIGEST_BYTES + 1];
     char fingerprint[128];
 };
@@ -204,8 +204,8 @@ static enum status gather_facts(const struct stage_role *role, const Mgpt__Load 
         checkpoint_digest(checkpoint, (int)load->first_unit, (int)load->last_unit, digest, err);
     for (size_t i = 0; st == STATUS_OK && i < sizeof(digest); i++)
         snprintf(facts->digest + 2 * i, 3, "%02x", digest[i]);
-    stage_format_units(facts->units, sizeof(facts->units), (int)load->first_unit,
-                       (int)load->last_unit, checkpoint_config(checkpoint)->n_layers);
+    units_format(facts->units, (int)load->first_unit, (int)load->last_unit,
+                 checkpoint_config(checkpoint)->n_layers);
     snprintf(facts->fingerprint, sizeof(facts->fingerprint),
              "device=%s path=%s numerics=%d compute=%s", stream_device_name(role->options.stream),
              stream_path_name(role->options.stream), KERNELS_NUMERICS_VERSION,
@@ -262,7 +262,7 @@ static enum status load_parts(struct stage_role *role, const Mgpt__Load *load,
     if (st != STATUS_OK)
         return st;
     const struct model_config *config = checkpoint_config(checkpoint);
-    st = plan_check_load(load, (uint32_t)config->n_layers + 2, err);
+    st = plan_check_load(load, (uint32_t)units_count(config->n_layers), err);
     if (st == STATUS_OK)
         st = listen_for_activations(role, load, config, err);
     if (st == STATUS_OK)
@@ -302,7 +302,7 @@ static enum status answer_room(struct stage_role *role, const Mgpt__Load *load, 
     if (st != STATUS_OK)
         return st;
     const struct model_config *config = checkpoint_config(checkpoint);
-    st = plan_check_load(load, (uint32_t)config->n_layers + 2, err);
+    st = plan_check_load(load, (uint32_t)units_count(config->n_layers), err);
     if (st == STATUS_OK) {
         struct stage_options options = options_of(load);
         struct link_nccl_options link = {.stream = role->options.stream,

@@ -5,6 +5,7 @@
 
 #include "base/machine_memory.h"
 #include "kernels/linear.h"
+#include "model/units.h"
 #include "worker/kv_cache.h"
 #include "worker/stage_head.h"
 
@@ -15,23 +16,39 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-static int n_layers_of(const struct model_config *config, const struct stage_options *options)
+static int n_parts(const struct model_config *config, const struct stage_options *options,
+                   enum unit_kind kind)
 {
-    int first = options->first_unit > 0 ? options->first_unit : 1;
-    int last = options->last_unit <= config->n_layers ? options->last_unit : config->n_layers;
-    return last >= first ? last - first + 1 : 0;
+    return units_layers(kind, options->first_unit, options->last_unit, config->n_layers).n;
+}
+
+/* Of q, k, v and the attention's output. */
+static size_t all_heads(const struct model_config *config)
+{
+    return 2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
+}
+
+size_t stage_room_wide(const struct model_config *config, const struct stage_options *options)
+{
+    bool attends = n_parts(config, options, UNIT_ATTENTION) > 0,
+         feeds_forward = n_parts(config, options, UNIT_FEED_FORWARD) > 0;
+    return larger(attends ? all_heads(config) : 0, feeds_forward ? 3 * (size_t)config->inter : 0);
+}
+
+static bool has_head(const struct model_config *config, const struct stage_options *options)
+{
+    return options->last_unit == units_count(config->n_layers) - 1;
 }
 
 static size_t count_weights(const struct model_config *config, const struct stage_options *options)
 {
-    size_t hidden = (size_t)config->hidden, head_dim = (size_t)config->head_dim;
-    size_t heads = 2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * head_dim;
-    size_t layer = hidden * (heads + 3 * (size_t)config->inter);
-    size_t table = (size_t)config->vocab * hidden;
-    size_t n = (size_t)n_layers_of(config, options) * layer;
+    size_t hidden = (size_t)config->hidden, table = (size_t)config->vocab * hidden;
+    size_t n =
+        (size_t)n_parts(config, options, UNIT_ATTENTION) * hidden * all_heads(config) +
+        (size_t)n_parts(config, options, UNIT_FEED_FORWARD) * hidden * 3 * (size_t)config->inter;
     if (options->first_unit == 0)
         n += table;
-    if (options->last_unit > config->n_layers)
+    if (has_head(config, options))
         n += table;
     return n;
 }
@@ -45,15 +62,12 @@ static size_t rope_bytes(const struct model_config *config)
 void stage_room_need(struct stage_need *out, const struct model_config *config,
                      const struct stage_options *options, const struct stream *stream)
 {
-    int n_layers = n_layers_of(config, options);
     size_t item_bytes = dtype_bytes(options->compute);
     size_t rows = (size_t)linear_padded_rows(options->rows_max, stream);
-    size_t heads =
-        2 * ((size_t)config->n_heads + (size_t)config->n_kv_heads) * (size_t)config->head_dim;
-    size_t wide = larger(heads, 3 * (size_t)config->inter);
-    size_t row = n_layers > 0 ? 3 * (size_t)config->hidden + wide : (size_t)config->hidden;
+    size_t wide = stage_room_wide(config, options);
+    size_t row = (wide > 0 ? 3 : 1) * (size_t)config->hidden + wide;
     struct kv_cache_options kv = {
-        .n_layers = n_layers,
+        .n_layers = n_parts(config, options, UNIT_ATTENTION),
         .n_blocks = options->kv_blocks,
         .shape = {config->n_heads, config->n_kv_heads, config->head_dim, options->compute}};
     out->weight_bytes = count_weights(config, options) * item_bytes;
@@ -61,9 +75,9 @@ void stage_room_need(struct stage_need *out, const struct model_config *config,
     out->activation_bytes = rows * row * item_bytes + options->link_bytes;
     if (kv.n_layers > 0)
         out->activation_bytes += rope_bytes(config);
-    if (options->last_unit > config->n_layers)
+    if (has_head(config, options))
         out->activation_bytes += stage_head_work_bytes(config, options->compute);
-    out->recording_bytes = kv.n_layers > 0 ? stream_recording_bytes(stream) : 0;
+    out->recording_bytes = wide > 0 ? stream_recording_bytes(stream) : 0;
 }
 
 void stage_room_free(const struct stream *stream, size_t *free_bytes, size_t *total_bytes)

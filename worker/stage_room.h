@@ -15,6 +15,10 @@ struct stage_need {
     size_t recording_bytes; /* taken later, up to this: see stream_recording_bytes() */
 };
 
+/* Numbers a row needs for what the parts of layers make of it: qkv and attention output, then gate,
+ * up and their product, in the same place; 0 without such parts. */
+size_t stage_room_wide(const struct model_config *config, const struct stage_options *options);
+
 /* What stage_create() will take, on the device of `stream`. */
 void stage_room_need(struct stage_need *out, const struct model_config *config,
                      const struct stage_options *options, const struct stream *stream);

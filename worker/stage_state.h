@@ -1,6 +1,6 @@
 /*
- * stage_state.h - what the files of the stage share: stage.c (plans), stage_forward.c (layers),
- * stage_head.c (outputs).
+ * stage_state.h - what the files of the stage share: stage.c (plans), stage_forward.c (parts of
+ * layers), stage_head.c (outputs).
  */
 #ifndef MGPT_WORKER_STAGE_STATE_H
 #define MGPT_WORKER_STAGE_STATE_H
@@ -26,7 +26,7 @@ struct stage {
     struct stream *stream; /* borrowed */
     struct stage_weights *weights;
     struct kv_cache *kv;
-    struct rope_table *rope; /* NULL without layers */
+    struct rope_table *rope; /* NULL without attention parts */
     size_t rope_bytes;
     struct attention_shape shape;
     struct stage_head *head; /* NULL when the head is elsewhere */
@@ -42,15 +42,15 @@ struct stage {
 enum status stage_load_input(struct stage *stage, const struct stage_input *input, int n_tokens,
                              struct error *err);
 
-/* Runs layers [first, first + n) of this stage over x. */
-enum status stage_run_layers(struct stage *stage, int first, int n, int n_tokens, int n_segments,
-                             struct error *err);
+/* Runs units [first, first + n) of this stage, all of them parts of layers, over x. */
+enum status stage_run_parts(struct stage *stage, int first, int n, int n_tokens, int n_segments,
+                            struct error *err);
 
 /* ---- stage_blame.c ---- */
 
 /*
- * Looks for numbers in x that are not finite; when there are some, runs the stage again layer by
- * layer to find where each row of the plan first had one, and adds an error a row. KV is written
+ * Looks for numbers in x that are not finite; when there are some, runs the stage again part by
+ * part to find where each row of the plan first had one, and adds an error a row. KV is written
  * again with the same bits; x is as it was. A row whose input was not finite already is reported
  * with unit -1.
  */

@@ -104,17 +104,21 @@ static void test_chunks_change_no_bit(void **state)
     }
 }
 
+/* v7b has 4 layers, v34b 6: norms in front of the parts and, in v34b, behind them. */
+static const int cuts[][STAGES_MAX] = {{1},    {4},    {5},       {9},
+                                       {1, 9}, {3, 8}, {2, 4, 7}, {1, 2, 3, 4, 5, 6, 7, 8, 9}};
+enum { N_CUTS = sizeof(cuts) / sizeof(cuts[0]) };
+
 static void test_cuts_change_no_bit(void **state)
 {
     (void)state;
-    static const int cuts[][STAGES_MAX] = {{1}, {3}, {5}, {1, 5}, {2, 4}, {1, 2, 3, 4, 5}};
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 4; i++) {
         struct bits b;
         enum dtype compute = i % 2 ? DTYPE_BF16 : DTYPE_F32;
-        bits_open(&b, "v7b", compute);
-        for (size_t c = 0; c < sizeof(cuts) / sizeof(cuts[0]); c++) {
+        bits_open(&b, models[i / 2], compute);
+        for (size_t c = 0; c < N_CUTS; c++) {
             struct pipeline p;
-            pipeline_open(&p, "v7b", compute, cuts[c]);
+            pipeline_open(&p, models[i / 2], compute, cuts[c]);
             probe(&p, 1, b.ids, 0, PREFIX, 100, places, N_PLACES, b.got);
             bits_expect_equal(&b);
             pipeline_close(&p);
@@ -123,11 +127,43 @@ static void test_cuts_change_no_bit(void **state)
     }
 }
 
+static struct stage_memory all_memory(const struct pipeline *p)
+{
+    struct stage_memory sum = {0};
+    for (int k = 0; k < p->n_stages; k++) {
+        struct stage_memory memory = stage_memory(p->stages[k]);
+        sum.weight_bytes += memory.weight_bytes;
+        sum.file_bytes += memory.file_bytes;
+        sum.kv_bytes += memory.kv_bytes;
+    }
+    return sum;
+}
+
+/* Every tensor and every layer's keys and values lie in one stage. */
+static void test_stages_share_the_memory(void **state)
+{
+    (void)state;
+    struct pipeline p;
+    pipeline_open(&p, "v7b", DTYPE_BF16, uncut);
+    struct stage_memory whole = all_memory(&p);
+    pipeline_close(&p);
+    for (size_t c = 0; c < N_CUTS; c++) {
+        pipeline_open(&p, "v7b", DTYPE_BF16, cuts[c]);
+        struct stage_memory sum = all_memory(&p);
+        assert_memory_equal(&sum, &whole, sizeof(sum));
+        for (int k = 0; k < p.n_stages && p.n_stages == p.n_units; k++) {
+            bool attends = units_kind(k, 4) == UNIT_ATTENTION;
+            assert_int_equal(stage_memory(p.stages[k]).kv_bytes, attends ? whole.kv_bytes / 4 : 0);
+        }
+        pipeline_close(&p);
+    }
+}
+
 /* Fills every KV block with NaN, as a sequence that went bad may leave it. */
 static void spoil_cache(struct pipeline *p)
 {
     for (int k = 0; k < p->n_stages; k++)
-        for (int l = 0; l < p->stages[k]->weights->n_layers; l++) {
+        for (int l = 0; l < p->stages[k]->weights->attention_layers.n; l++) {
             struct kv_layer layer = kv_cache_layer(p->stages[k]->kv, l);
             memset(layer.pool, 0xff, (size_t)layer.n_blocks * kv_block_bytes(&p->stages[k]->shape));
         }
@@ -178,7 +214,7 @@ static void test_overwrite_and_fork(void **state)
     struct bits b;
     struct pipeline p;
     bits_open(&b, "v7b", DTYPE_F32);
-    pipeline_open(&p, "v7b", DTYPE_F32, (const int[]){3, 0});
+    pipeline_open(&p, "v7b", DTYPE_F32, (const int[]){4, 0});
     int wrong[PREFIX];
     for (int i = 0; i < PREFIX; i++)
         wrong[i] = i < 100 ? b.ids[i] : b.ids[PREFIX - i];
@@ -211,6 +247,7 @@ int main(void)
         cmocka_unit_test(test_golden_bf16),
         cmocka_unit_test(test_chunks_change_no_bit),
         cmocka_unit_test(test_cuts_change_no_bit),
+        cmocka_unit_test(test_stages_share_the_memory),
         cmocka_unit_test(test_company_changes_no_bit),
         cmocka_unit_test(test_overwrite_and_fork),
     };

@@ -47,7 +47,7 @@ static inline void pipeline_open_on(struct pipeline *p, enum device_kind device,
     assert_int_equal(stream_create(&p->stream, &stream_options, &err), STATUS_OK);
     assert_int_equal(checkpoint_open(&checkpoint, folder, &err), STATUS_OK);
     assert_int_equal(model_vocabulary_load(&vocabulary, folder, &err), STATUS_OK);
-    p->n_units = checkpoint_config(checkpoint)->n_layers + 2;
+    p->n_units = units_count(checkpoint_config(checkpoint)->n_layers);
     struct stage_options options = {.compute = compute,
                                     .kv_blocks = KV_BLOCKS,
                                     .sequences_max = 8,

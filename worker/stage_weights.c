@@ -126,48 +126,60 @@ static enum status load_embedding(struct stage_weights *weights, struct checkpoi
     return STATUS_OK;
 }
 
-static enum status load_layer_vectors(struct stage_weights *weights, struct layer_weights *layer,
-                                      const struct layer_tensors *tensors, struct error *err)
+static enum status load_head_norms(struct stage_weights *weights, struct attention_weights *out,
+                                   const struct attention_tensors *tensors, struct error *err)
 {
     const struct model_config *config = &weights->config;
-    enum status st = load_vector(weights, &layer->input_norm, &tensors->input_norm, err);
-    if (st == STATUS_OK)
-        st = load_vector(weights, &layer->post_norm, &tensors->post_norm, err);
     const struct {
         float **out;
         const struct tensor_view *tensor;
         int n_rows, n_heads;
     } norms[] = {
-        {&layer->q_norm, &tensors->q_norm.weight, tensors->q_norm.n_rows, config->n_heads},
-        {&layer->q_norm_bias, &tensors->q_norm.bias, tensors->q_norm.n_rows, config->n_heads},
-        {&layer->k_norm, &tensors->k_norm.weight, tensors->k_norm.n_rows, config->n_kv_heads},
-        {&layer->k_norm_bias, &tensors->k_norm.bias, tensors->k_norm.n_rows, config->n_kv_heads},
+        {&out->q_norm, &tensors->q_norm.weight, tensors->q_norm.n_rows, config->n_heads},
+        {&out->q_norm_bias, &tensors->q_norm.bias, tensors->q_norm.n_rows, config->n_heads},
+        {&out->k_norm, &tensors->k_norm.weight, tensors->k_norm.n_rows, config->n_kv_heads},
+        {&out->k_norm_bias, &tensors->k_norm.bias, tensors->k_norm.n_rows, config->n_kv_heads},
     };
+    enum status st = STATUS_OK;
     for (size_t i = 0; st == STATUS_OK && i < sizeof(norms) / sizeof(norms[0]); i++)
         st = load_head_vector(weights, norms[i].out, norms[i].tensor, norms[i].n_rows,
                               norms[i].n_heads, err);
     return st;
 }
 
-static enum status load_layer(struct stage_weights *weights, struct checkpoint *checkpoint,
-                              int index, struct error *err)
+static enum status load_attention(struct stage_weights *weights, struct checkpoint *checkpoint,
+                                  int layer, struct error *err)
 {
-    struct layer_tensors tensors;
-    struct layer_weights *layer = &weights->layers[index];
-    enum status st = checkpoint_find_layer(checkpoint, weights->first_layer + index, &tensors, err);
+    struct attention_tensors tensors;
+    struct attention_weights *out = &weights->attention[layer - weights->attention_layers.first];
+    enum status st = checkpoint_find_attention(checkpoint, layer, &tensors, err);
     if (st == STATUS_OK)
-        st = load_layer_vectors(weights, layer, &tensors, err);
+        st = load_vector(weights, &out->norm, &tensors.norm, err);
     if (st == STATUS_OK)
-        st = load_linear(weights, &layer->qkv,
+        st = load_head_norms(weights, out, &tensors, err);
+    if (st == STATUS_OK)
+        st = load_linear(weights, &out->qkv,
                          (const struct linear_tensors *[]){&tensors.q, &tensors.k, &tensors.v}, 3,
                          err);
     if (st == STATUS_OK)
-        st = load_linear(weights, &layer->o, (const struct linear_tensors *[]){&tensors.o}, 1, err);
+        st = load_linear(weights, &out->o, (const struct linear_tensors *[]){&tensors.o}, 1, err);
+    return st;
+}
+
+static enum status load_feed_forward(struct stage_weights *weights, struct checkpoint *checkpoint,
+                                     int layer, struct error *err)
+{
+    struct feed_forward_tensors tensors;
+    struct feed_forward_weights *out =
+        &weights->feed_forward[layer - weights->feed_forward_layers.first];
+    enum status st = checkpoint_find_feed_forward(checkpoint, layer, &tensors, err);
     if (st == STATUS_OK)
-        st = load_linear(weights, &layer->gate_up,
+        st = load_vector(weights, &out->norm, &tensors.norm, err);
+    if (st == STATUS_OK)
+        st = load_linear(weights, &out->gate_up,
                          (const struct linear_tensors *[]){&tensors.gate, &tensors.up}, 2, err);
     if (st == STATUS_OK)
-        st = load_linear(weights, &layer->down, (const struct linear_tensors *[]){&tensors.down}, 1,
+        st = load_linear(weights, &out->down, (const struct linear_tensors *[]){&tensors.down}, 1,
                          err);
     return st;
 }
@@ -188,11 +200,33 @@ static enum status load_head(struct stage_weights *weights, struct checkpoint *c
 static enum status load_unit(struct stage_weights *weights, struct checkpoint *checkpoint, int unit,
                              struct error *err)
 {
-    if (unit == 0)
+    switch (units_kind(unit, weights->config.n_layers)) {
+    case UNIT_EMBEDDING:
         return load_embedding(weights, checkpoint, err);
-    if (unit <= weights->config.n_layers)
-        return load_layer(weights, checkpoint, unit - 1 - weights->first_layer, err);
+    case UNIT_ATTENTION:
+        return load_attention(weights, checkpoint, units_layer(unit), err);
+    case UNIT_FEED_FORWARD:
+        return load_feed_forward(weights, checkpoint, units_layer(unit), err);
+    case UNIT_HEAD:
+        break;
+    }
     return load_head(weights, checkpoint, err);
+}
+
+static enum status allocate_parts(struct stage_weights *weights, struct error *err)
+{
+    int n_layers = weights->config.n_layers, first = weights->first_unit, last = weights->last_unit;
+    weights->attention_layers = units_layers(UNIT_ATTENTION, first, last, n_layers);
+    weights->feed_forward_layers = units_layers(UNIT_FEED_FORWARD, first, last, n_layers);
+    size_t n_attention = (size_t)weights->attention_layers.n,
+           n_feed_forward = (size_t)weights->feed_forward_layers.n;
+    weights->first_part = first > 0 ? first : 1;
+    weights->n_parts = (int)(n_attention + n_feed_forward);
+    weights->attention = calloc(n_attention + 1, sizeof(*weights->attention));
+    weights->feed_forward = calloc(n_feed_forward + 1, sizeof(*weights->feed_forward));
+    return weights->attention && weights->feed_forward
+               ? STATUS_OK
+               : error_set(err, STATUS_NOMEM, "cannot allocate the list of layers");
 }
 
 enum status stage_weights_create(struct stage_weights **out, struct checkpoint *checkpoint,
@@ -208,18 +242,10 @@ enum status stage_weights_create(struct stage_weights **out, struct checkpoint *
     weights->stream = stream;
     weights->first_unit = first_unit;
     weights->last_unit = last_unit;
-    int n_units = weights->config.n_layers + 2;
     CHECK(first_unit >= 0);
     CHECK(first_unit <= last_unit);
-    CHECK(last_unit < n_units);
-    weights->first_layer = first_unit > 0 ? first_unit - 1 : 0;
-    int last_layer = last_unit < n_units - 1 ? last_unit - 1 : n_units - 3;
-    weights->n_layers =
-        last_layer >= weights->first_layer ? last_layer - weights->first_layer + 1 : 0;
-    weights->layers = calloc((size_t)weights->n_layers + 1, sizeof(*weights->layers));
-    enum status st = weights->layers
-                         ? STATUS_OK
-                         : error_set(err, STATUS_NOMEM, "cannot allocate the list of layers");
+    CHECK(last_unit < units_count(weights->config.n_layers));
+    enum status st = allocate_parts(weights, err);
     for (int unit = first_unit; st == STATUS_OK && unit <= last_unit; unit++) {
         st = load_unit(weights, checkpoint, unit, err);
         checkpoint_drop_pages(checkpoint);
@@ -232,22 +258,25 @@ enum status stage_weights_create(struct stage_weights **out, struct checkpoint *
     return STATUS_OK;
 }
 
-static void destroy_layer(struct stage_weights *weights, struct layer_weights *layer)
+static void destroy_attention(struct stage_weights *weights, struct attention_weights *part)
 {
     const struct model_config *config = &weights->config;
-    size_t hidden_bytes = (size_t)config->hidden * sizeof(float);
     size_t q_bytes = (size_t)config->n_heads * (size_t)config->head_dim * sizeof(float);
     size_t k_bytes = (size_t)config->n_kv_heads * (size_t)config->head_dim * sizeof(float);
-    stream_free(weights->stream, layer->input_norm, hidden_bytes);
-    stream_free(weights->stream, layer->post_norm, hidden_bytes);
-    stream_free(weights->stream, layer->q_norm, q_bytes);
-    stream_free(weights->stream, layer->q_norm_bias, q_bytes);
-    stream_free(weights->stream, layer->k_norm, k_bytes);
-    stream_free(weights->stream, layer->k_norm_bias, k_bytes);
-    linear_weight_destroy(layer->qkv);
-    linear_weight_destroy(layer->o);
-    linear_weight_destroy(layer->gate_up);
-    linear_weight_destroy(layer->down);
+    stream_free(weights->stream, part->norm, (size_t)config->hidden * sizeof(float));
+    stream_free(weights->stream, part->q_norm, q_bytes);
+    stream_free(weights->stream, part->q_norm_bias, q_bytes);
+    stream_free(weights->stream, part->k_norm, k_bytes);
+    stream_free(weights->stream, part->k_norm_bias, k_bytes);
+    linear_weight_destroy(part->qkv);
+    linear_weight_destroy(part->o);
+}
+
+static void destroy_feed_forward(struct stage_weights *weights, struct feed_forward_weights *part)
+{
+    stream_free(weights->stream, part->norm, (size_t)weights->config.hidden * sizeof(float));
+    linear_weight_destroy(part->gate_up);
+    linear_weight_destroy(part->down);
 }
 
 void stage_weights_destroy(struct stage_weights *weights)
@@ -257,11 +286,14 @@ void stage_weights_destroy(struct stage_weights *weights)
     size_t table = (size_t)weights->config.vocab * (size_t)weights->config.hidden *
                    dtype_bytes(weights->compute);
     stream_free(weights->stream, weights->embedding, table);
-    for (int i = 0; weights->layers && i < weights->n_layers; i++)
-        destroy_layer(weights, &weights->layers[i]);
+    for (int i = 0; weights->attention && i < weights->attention_layers.n; i++)
+        destroy_attention(weights, &weights->attention[i]);
+    for (int i = 0; weights->feed_forward && i < weights->feed_forward_layers.n; i++)
+        destroy_feed_forward(weights, &weights->feed_forward[i]);
     stream_free(weights->stream, weights->final_norm,
                 (size_t)weights->config.hidden * sizeof(float));
     linear_weight_destroy(weights->head);
-    free(weights->layers);
+    free(weights->attention);
+    free(weights->feed_forward);
     free(weights);
 }

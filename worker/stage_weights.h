@@ -14,13 +14,17 @@
 #include "kernels/qk_norm_rope_store.h"
 #include "model/checkpoint_units.h"
 
-/* Vectors are f32 in device memory, whatever the compute type. */
-struct layer_weights {
-    float *input_norm, *post_norm; /* [hidden] */
-    float *q_norm, *q_norm_bias;   /* [n_heads, head_dim] */
-    float *k_norm, *k_norm_bias;   /* [n_kv_heads, head_dim] */
-    struct linear_weight *qkv;     /* q, k, v below each other */
+/* The two parts of a layer. Vectors are f32 in device memory, whatever the compute type. */
+struct attention_weights {
+    float *norm;                 /* [hidden] */
+    float *q_norm, *q_norm_bias; /* [n_heads, head_dim] */
+    float *k_norm, *k_norm_bias; /* [n_kv_heads, head_dim] */
+    struct linear_weight *qkv;   /* q, k, v below each other */
     struct linear_weight *o;
+};
+
+struct feed_forward_weights {
+    float *norm;                   /* [hidden] */
     struct linear_weight *gate_up; /* gate, up below each other */
     struct linear_weight *down;
 };
@@ -30,9 +34,11 @@ struct stage_weights {
     enum dtype compute;
     struct stream *stream; /* borrowed */
     int first_unit, last_unit;
+    int first_part, n_parts; /* of them, the parts of layers: from unit first_part on */
     void *embedding; /* [vocab, hidden] of the compute type; NULL when unit 0 is elsewhere */
-    struct layer_weights *layers; /* [n_layers] of this stage */
-    int n_layers, first_layer;
+    struct unit_layers attention_layers, feed_forward_layers; /* whose parts are here */
+    struct attention_weights *attention;                      /* [attention_layers.n] */
+    struct feed_forward_weights *feed_forward;                /* [feed_forward_layers.n] */
     float *final_norm;          /* [hidden]; NULL when the head is elsewhere */
     struct linear_weight *head; /* [vocab, hidden] */
     size_t bytes;               /* memory held */

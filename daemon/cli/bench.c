@@ -228,7 +228,7 @@ static int start(struct bench *bench, int argc, char **argv)
          .help = "with --local: tokens only, no picture worker"},
         {"compute", "TYPE", OPTION_CHOICE, SETTING(compute), .choices = settings_computes,
          .default_value = "bf16", .help = "number format, with --local"},
-        ROW_STAGES,
+        ROWS_STAGES,
         ROW_VQ,
         ROW_DEVICE,
         ROW_THREADS,

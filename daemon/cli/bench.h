@@ -59,7 +59,7 @@ struct bench_event {
 
 struct bench_stage {
     int pipeline, stage;
-    char units[ENGINE_UNITS_TEXT_BYTES];
+    char units[UNITS_TEXT_BYTES];
     double busy_s, wait_s;
 };
 

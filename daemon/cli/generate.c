@@ -259,7 +259,7 @@ int command_generate(int argc, char **argv)
          .help = "no daemon: a checkpoint folder, workers of our own"},
         {"compute", "TYPE", OPTION_CHOICE, SETTING(compute), .choices = settings_computes,
          .default_value = "bf16", .help = "number format, with --local"},
-        ROW_STAGES,
+        ROWS_STAGES,
         ROW_VQ,
         ROW_DEVICE,
         ROW_THREADS,

@@ -2,15 +2,12 @@
  * inspect_checkpoint.c - `mgpt inspect checkpoint` and `mgpt make-checkpoint`: what a folder holds,
  * and a folder of random weights.
  */
-#include <stdlib.h>
-
 #include "daemon/cli/commands.h"
 #include "daemon/cli/session.h"
 #include "daemon/cli/settings.h"
 #include "daemon/kv_size.h"
 #include "model/checkpoint_units.h"
 #include "model/checkpoint_writer.h"
-#include "scheduler/cut.h"
 
 enum { BF16_BYTES = 2, F32_BYTES = 4 };
 
@@ -42,7 +39,7 @@ static enum status stages_json(json_t *list, struct served_model *model,
                                const struct cut_stage *cut, int n_stages, struct error *err)
 {
     double time = 0;
-    char units[CUT_TEXT_BYTES];
+    char units[UNITS_TEXT_BYTES];
     json_int_t bytes;
     for (int i = 0; i < n_stages; i++)
         time += cut[i].time;
@@ -50,7 +47,7 @@ static enum status stages_json(json_t *list, struct served_model *model,
         enum status st = file_bytes(model, cut[i].first_unit, cut[i].last_unit, &bytes, err);
         if (st != STATUS_OK)
             return st;
-        cut_format(units, cut[i].first_unit, cut[i].last_unit, model->config.n_layers);
+        units_format(units, cut[i].first_unit, cut[i].last_unit, model->config.n_layers);
         json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:f}", "units", units, "bytes",
                                               (json_int_t)cut[i].weight_bytes, "file_bytes", bytes,
                                               "time_share", cut[i].time / time));
@@ -61,27 +58,25 @@ static enum status stages_json(json_t *list, struct served_model *model,
 static enum status describe(struct session *session, const struct settings *settings,
                             struct error *err)
 {
-    struct cut_unit *units = malloc(CUT_UNITS_MAX * sizeof(*units));
+    struct engine_options options;
     struct cut_stage cut[ENGINE_STAGES_MAX];
-    int n_units = 0;
+    int n_stages = 0;
     json_int_t bytes = 0;
     json_t *stages = json_array();
     int item_bytes = settings->compute == ENGINE_F32 ? F32_BYTES : BF16_BYTES;
-    enum status st = units && stages
-                         ? STATUS_OK
-                         : error_set(err, STATUS_NOMEM, "cannot allocate the units of a model");
+    enum status st =
+        stages ? STATUS_OK : error_set(err, STATUS_NOMEM, "cannot allocate the list of stages");
     if (st == STATUS_OK)
         st = served_model_open(&session->model, settings->folder, SERVED_ALL, err);
     struct served_model *model = session->model;
+    if (st == STATUS_OK) {
+        settings_engine(&options, settings, model);
+        st = engine_cut_model(cut, &n_stages, &options, err);
+    }
     if (st == STATUS_OK)
-        st = cut_units(units, CUT_UNITS_MAX, &n_units, &model->config, item_bytes,
-                       model->vocabulary->n_codes, err);
+        st = stages_json(stages, model, cut, n_stages, err);
     if (st == STATUS_OK)
-        st = cut_balance(cut, settings->n_stages, units, n_units, NULL, NULL, err);
-    if (st == STATUS_OK)
-        st = stages_json(stages, model, cut, settings->n_stages, err);
-    if (st == STATUS_OK)
-        st = file_bytes(model, 0, n_units - 1, &bytes, err);
+        st = file_bytes(model, 0, units_count(model->config.n_layers) - 1, &bytes, err);
     if (st == STATUS_OK)
         st = session_print_json(
             json_pack("{s:s, s:o*, s:i, s:i, s:i, s:I, s:I, s:O}", "folder", settings->folder,
@@ -92,7 +87,6 @@ static enum status describe(struct session *session, const struct settings *sett
                       stages),
             err);
     json_decref(stages);
-    free(units);
     return st;
 }
 
@@ -100,7 +94,9 @@ int command_inspect_checkpoint(int argc, char **argv)
 {
     static const struct option table[] = {
         {"DIR", NULL, OPTION_TEXT, SETTING(folder), .help = "checkpoint folder"},
-        ROW_STAGES,
+        ROWS_STAGES,
+        {"size", "WxH", OPTION_SIZE, SETTING(size),
+         .help = "the cut is even inside such pictures [the model's default]"},
         ROW_COMPUTE,
         {0}};
     static const struct option_set set = {

@@ -252,7 +252,7 @@ int command_inspect_generate(int argc, char **argv)
         ROWS_SAMPLING,
         {"compute", "TYPE", OPTION_CHOICE, SETTING(compute), .choices = settings_computes,
          .default_value = "bf16", .help = "number format", .heading = "Model and processes"},
-        ROW_STAGES,
+        ROWS_STAGES,
         ROW_TARGET,
         ROW_VQ,
         ROW_CHUNK,

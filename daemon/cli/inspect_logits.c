@@ -130,7 +130,7 @@ int command_inspect_logits(int argc, char **argv)
         {"out", "FILE", OPTION_TEXT, SETTING(out), .required = true, .letter = 'o',
          .help = "safetensors with \"logits\", f32 [positions, vocab]"},
         ROW_COMPUTE,
-        ROW_STAGES,
+        ROWS_STAGES,
         ROW_CHUNK,
         ROW_KV_BLOCKS,
         ROW_DEVICE,

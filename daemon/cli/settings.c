@@ -73,6 +73,8 @@ void settings_engine(struct engine_options *out, const struct settings *settings
                                    .compute = (enum engine_compute)settings->compute,
                                    .link = (enum engine_link)settings->link,
                                    .n_stages = settings->n_stages,
+                                   .cut = settings->cut,
+                                   .picture_size = {settings->size.width, settings->size.height},
                                    .kv_blocks = settings->kv_blocks,
                                    .prefill_rows = settings->chunk,
                                    .threads = settings->threads};

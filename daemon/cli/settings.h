@@ -10,7 +10,7 @@
 #include "daemon/engine.h"
 
 struct settings {
-    const char *model, *vq, *device;
+    const char *model, *vq, *cut, *device;
     int compute, link, n_stages, threads, kv_blocks, chunk; /* chunk: --chunk, prompt tokens of a step */
     int target_size;                                  /* 0: mgpt.json's */
     struct option_size size;
@@ -66,11 +66,19 @@ struct settings {
         "compute", "TYPE", OPTION_CHOICE, SETTING(compute),                                        \
             .choices = settings_computes, .default_value = "bf16", .help = "number format"         \
     }
-#define ROW_STAGES                                                                                 \
+#define ROWS_STAGES                                                                                \
+    {"stages",                                                                                     \
+     "N",                                                                                          \
+     OPTION_INT,                                                                                   \
+     SETTING(n_stages),                                                                            \
+     .default_value = "1",                                                                         \
+     .min = 1,                                                                                     \
+     .max = ENGINE_STAGES_MAX,                                                                     \
+     .help = "processes the layers are cut into, at most 2 layers + 2"},                           \
     {                                                                                              \
-        "stages", "N", OPTION_INT, SETTING(n_stages),                                              \
-            .default_value = "1", .min = 1, .max = ENGINE_STAGES_MAX,                              \
-            .help = "processes the layers are cut into, at most layers + 2"                        \
+        "cut", "UNITS,UNITS..", OPTION_TEXT, SETTING(cut),                                         \
+            .help = "the stages by hand, as in 0-8,9-17 or, with half a layer, 0-8a,8f-17 [even "  \
+                    "in time]"                                                                     \
     }
 #define ROW_KV_BLOCKS                                                                              \
     {                                                                                              \
