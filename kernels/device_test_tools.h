@@ -8,7 +8,7 @@
 #include "kernels/test_tools.h"
 
 #ifdef MGPT_SIMGPU
-#include "simgpu_counters.h"
+#include <simgpu_counters.h>
 #endif
 
 /* Allocations on the device so far, whoever made them; on a real one nobody counts. */

@@ -90,7 +90,7 @@ static void test_recorded_steps_change_no_bit(void **state)
     bits_close(&b);
 }
 
-/* A graph that counts 31 MiB: of six the first four are recorded. */
+/* Graphs of 31 MiB: of six the first four are recorded. */
 static void test_graphs_stay_within_their_limit(void **state)
 {
     (void)state;
@@ -103,9 +103,9 @@ static void test_graphs_stay_within_their_limit(void **state)
     float *all = malloc(bytes), *some = malloc(bytes);
     bits_open(&b, "v7b", DTYPE_F32);
     run_story("on", DTYPE_F32, b.ids, all, &n_all);
-    setenv("SIMGPU_GRAPH_NODE_BYTES", "1550000", 1);
+    setenv("SIMGPU_GRAPH_MB", "31", 1);
     run_story("on", DTYPE_F32, b.ids, some, &n_some);
-    unsetenv("SIMGPU_GRAPH_NODE_BYTES");
+    unsetenv("SIMGPU_GRAPH_MB");
     assert_memory_equal(all, some, bytes);
     assert_true(n_some > 0);
     assert_true(n_some < n_all);

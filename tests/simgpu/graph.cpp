@@ -16,6 +16,8 @@ using namespace simgpu;
 namespace
 {
 
+enum { NODE_BYTES = 2048 }; /* of device memory, for each launch of an uploaded graph */
+
 int n_recorded; /* streams that are being recorded */
 
 } // namespace
@@ -72,7 +74,8 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
 cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t)
 {
     graph_forbid("cudaGraphUpload");
-    size_t bytes = graph->works.size() * (size_t)setting("SIMGPU_GRAPH_NODE_BYTES", 2048);
+    const size_t fixed_bytes = (size_t)setting("SIMGPU_GRAPH_MB", 0) << 20;
+    size_t bytes = fixed_bytes ? fixed_bytes : graph->works.size() * NODE_BYTES;
     if (graph->bytes == 0 && !memory_take(bytes))
         return cudaErrorMemoryAllocation;
     graph->bytes = bytes;
