@@ -346,7 +346,7 @@ static void on_result(struct pipeline *pipeline, int k, const Mgpt__StepResult *
     log_debug("engine", "plan done pipeline=%d number=%llu stage=%d busy_us=%llu",
               pipeline->options.stages.pipeline, (unsigned long long)result->number, k,
               (unsigned long long)(result->busy_ns / 1000));
-    scheduler_measure(pipeline->scheduler, result->number, k, (int64_t)result->busy_ns);
+    scheduler_measure(pipeline->scheduler, now_ns, result->number, k, (int64_t)result->busy_ns);
     note_row_errors(pipeline, k, result);
     if (k == pipeline->stages.n - 1)
         on_last_result(pipeline, result, now_ns);

@@ -4,6 +4,7 @@
  */
 #include "kernels/stream.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -12,7 +13,7 @@
 #include "kernels/cpu/pool.h"
 #include "kernels/device.h"
 
-enum { LARGE_PAGE_BYTES = 2 << 20, MAPPED_FROM_BYTES = 1 << 20 };
+enum { PAGE_BYTES = 4096, LARGE_PAGE_BYTES = 2 << 20, MAPPED_FROM_BYTES = 1 << 20 };
 
 struct scratch {
     void *memory;
@@ -27,9 +28,44 @@ struct stream {
     struct scratch scratch[STREAM_THREADS_MAX]; /* one a thread, touched by that thread alone */
 };
 
+struct pages {
+    char *memory;
+    size_t bytes;
+    int failed; /* written by any thread that finds no memory */
+};
+
+static void take_share(void *context, int thread_index, int n_threads)
+{
+    struct pages *pages = context;
+    int64_t first, last, n = (int64_t)(pages->bytes + LARGE_PAGE_BYTES - 1) / LARGE_PAGE_BYTES;
+    stream_share(n, thread_index, n_threads, &first, &last);
+    size_t from = (size_t)first * LARGE_PAGE_BYTES, to = (size_t)last * LARGE_PAGE_BYTES;
+    to = to < pages->bytes ? to : pages->bytes;
+    if (from >= to || madvise(pages->memory + from, to - from, MADV_POPULATE_WRITE) == 0)
+        return;
+    if (errno == ENOMEM)
+        __atomic_store_n(&pages->failed, 1, __ATOMIC_RELAXED);
+    /* A kernel before 5.14 does not know it. */
+    for (size_t at = from; errno != ENOMEM && at < to; at += PAGE_BYTES)
+        ((volatile char *)pages->memory)[at] = 0;
+}
+
+/* Takes all pages now. One that is first touched in a step stops it, for a tenth of a second where
+ * a virtual machine has to ask its host for it. stream NULL: the calling thread alone. 0: there is
+ * not that much. */
+static int take_pages(struct stream *stream, char *memory, size_t bytes)
+{
+    struct pages pages = {memory, bytes, 0};
+    if (stream)
+        stream_parallel(stream, take_share, &pages);
+    else
+        take_share(&pages, 0, 1);
+    return !pages.failed;
+}
+
 /* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are
  * given back. */
-static void *map_aligned(size_t bytes)
+static void *map_aligned(struct stream *stream, size_t bytes)
 {
     size_t whole = bytes + LARGE_PAGE_BYTES;
     char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -42,23 +78,25 @@ static void *map_aligned(size_t bytes)
     if (start + whole > aligned + bytes)
         munmap(aligned + bytes, (size_t)(start + whole - (aligned + bytes)));
     madvise(aligned, bytes, MADV_HUGEPAGE); /* a wish: without it things are only slower */
-    return aligned;
+    if (take_pages(stream, aligned, bytes))
+        return aligned;
+    munmap(aligned, bytes);
+    return NULL;
 }
 
 /* Mappings are given back by their length, so lengths are rounded the same way by both. */
 static size_t mapped_bytes(size_t bytes)
 {
-    const size_t page = 4096;
-    return (bytes + page - 1) & ~(page - 1);
+    return (bytes + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
 }
 
-static enum status host_alloc(void **out, size_t bytes, struct error *err)
+static enum status host_alloc(struct stream *stream, void **out, size_t bytes, struct error *err)
 {
     *out = NULL;
     if (bytes > SIZE_MAX / 2)
         return error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", bytes);
     if (bytes >= MAPPED_FROM_BYTES) {
-        *out = map_aligned(mapped_bytes(bytes));
+        *out = map_aligned(stream, mapped_bytes(bytes));
     } else {
         size_t rounded = (bytes + 63) & ~(size_t)63;
         *out = aligned_alloc(64, rounded ? rounded : 64);
@@ -159,7 +197,7 @@ enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct
 {
     if (stream->device)
         return stream->device->operations->alloc(stream->device, out, bytes, err);
-    return host_alloc(out, bytes, err);
+    return host_alloc(stream, out, bytes, err);
 }
 
 void stream_free(struct stream *stream, void *memory, size_t bytes)
@@ -244,7 +282,7 @@ void *stream_scratch(struct stream *stream, int thread_index, size_t bytes)
         host_free(scratch->memory, scratch->bytes);
         scratch->bytes = 0;
         size_t grown = bytes + bytes / 2;
-        if (host_alloc(&scratch->memory, grown, NULL) != STATUS_OK)
+        if (host_alloc(NULL, &scratch->memory, grown, NULL) != STATUS_OK)
             return NULL;
         scratch->bytes = grown;
     }

@@ -46,8 +46,8 @@ enum { STREAM_THREADS_MAX = 256 };
 
 struct stream_options {
     int n_threads;   /* 1..STREAM_THREADS_MAX, the caller included */
-    const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL: not
-                        pinned */
+    const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL:
+                        where the process may use just n_threads CPUs, one each, else not pinned */
     enum device_kind device; /* DEVICE_CUDA: the threads do what is left on the host */
     int device_index;        /* among the CUDA devices of the machine */
 };
@@ -83,7 +83,8 @@ const char *stream_path_name(const struct stream *stream);
 const char *stream_device_name(const struct stream *stream);
 
 /*
- * Memory of the device: zeroed, aligned to 64 bytes, large pages where the system has them.
+ * Memory of the device: zeroed, aligned to 64 bytes, large pages where the system has them, all of
+ * them taken now.
  * STATUS_NOMEM, *out NULL. stream_free(NULL) is fine.
  */
 enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct error *err);

@@ -136,7 +136,9 @@ static void test_pinning(void **state)
     for (int i = 0; i < n; i++)
         assert_int_equal(seen[i], cpus[i]);
     stream_destroy(stream);
-    assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
+    cpu_set_t after;
+    assert_int_equal(sched_getaffinity(0, sizeof(after), &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
     cpus[0] = CPU_SETSIZE - 1;
     options.n_threads = 1;
     if (!CPU_ISSET(CPU_SETSIZE - 1, &before)) {
@@ -150,6 +152,31 @@ static void test_pinning(void **state)
     options.n_threads = STREAM_THREADS_MAX + 1;
     assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, &err),
                      STATUS_INVALID);
+}
+
+/* As many threads as the process may use CPUs: each has its own, without being told. */
+static void test_a_cpu_for_each(void **state)
+{
+    (void)state;
+    cpu_set_t before, two;
+    int n = 0, seen[2];
+    assert_int_equal(sched_getaffinity(0, sizeof(before), &before), 0);
+    CPU_ZERO(&two);
+    for (int cpu = 0; cpu < CPU_SETSIZE && n < 2; cpu++)
+        if (CPU_ISSET(cpu, &before)) {
+            CPU_SET(cpu, &two);
+            n++;
+        }
+    if (n < 2)
+        skip();
+    assert_int_equal(sched_setaffinity(0, sizeof(two), &two), 0);
+    struct stream *stream = test_stream(CODE_PATH_PORTABLE, 2);
+    for (int round = 0; round < 100; round++) {
+        stream_parallel(stream, where, seen);
+        assert_true(seen[0] < seen[1]);
+    }
+    stream_destroy(stream);
+    assert_int_equal(sched_setaffinity(0, sizeof(before), &before), 0);
 }
 
 static void test_memory(void **state)
@@ -186,6 +213,7 @@ int main(void)
         cmocka_unit_test(test_shares_cover_everything),
         cmocka_unit_test(test_forced_paths),
         cmocka_unit_test(test_pinning),
+        cmocka_unit_test(test_a_cpu_for_each),
         cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,11 +8,10 @@
 #include "base/check.h"
 #include "scheduler/state.h"
 
-enum { WAY_LEAST_PLANS = 16 };
-static const double WAY_GAIN = 0.5, WAY_SINKS = 0.02;
-static const double WAY_CLIP = 4,
-                    WAY_CLIP_LEAST_NS = 1e5; /* against a machine that stops for a while */
-static const double IDLE_SHARE = 0.02;       /* a stage that idles less is taken as always busy */
+/* A way is learned as a mean at first, then slowly; one that is longer than usual by a machine that
+ * stopped for a while is clipped. */
+enum { WAYS_OF_A_MEAN = 20 };
+static const double WAY_CLIP = 4, WAY_CLIP_LEAST_NS = 1e5;
 static const double FACTOR_GAIN = 0.05;
 static const double POOL_SHARE = 0.85; /* of the pool is in use when requests wait for it */
 static const double AREA_SHARE = 0.55; /* of its most blocks a picture holds on average */
@@ -54,55 +53,6 @@ void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns
     }
 }
 
-/* All is known of a plan: what its way took beside the steps, waiting for others included. */
-static void learn_way(struct scheduler *s, const struct history *h)
-{
-    if (h->n_measured != s->options.n_stages || h->answered_ns == 0 || h->n_tokens == 0)
-        return;
-    double way = (double)(h->answered_ns - h->formed_ns - h->busy_ns);
-    double most = WAY_CLIP * s->way_ns + WAY_CLIP_LEAST_NS;
-    s->span.way_ns += way < most ? way : most;
-    s->span.n_plans++;
-}
-
-/* Stages that idle are waiting for the way: then it is what plans took beside their steps. When the
- * slowest stage never idles, the way is shorter than what the micro-batches hide; how much shorter
- * shows only with fewer of them, so the estimate sinks slowly until that is tried. */
-void account_review(struct scheduler *s)
-{
-    struct span *span = &s->span;
-    double wall = (double)(s->now_ns - span->from_ns), most = 0;
-    for (int i = 0; i < s->options.n_stages; i++) {
-        double busy = (double)(s->stage_busy[i] - span->stage_busy[i]);
-        most = busy > most ? busy : most;
-    }
-    if (span->n_plans >= WAY_LEAST_PLANS && wall > 0 && span->n_slots == s->n_slots) {
-        double n_rows = (double)s->n_rows / s->n_slots,
-               n_context = (double)s->n_context / s->n_slots, sum;
-        double worst = cost_step_ns(s->cost, n_rows, n_context, &sum);
-        double hidden = s->n_slots * worst - sum;
-        if (most < (1 - IDLE_SHARE) * wall)
-            s->way_ns += WAY_GAIN * (span->way_ns / span->n_plans - s->way_ns);
-        else if (s->way_ns > hidden)
-            s->way_ns = hidden > 0 ? hidden : 0;
-        else
-            s->way_ns *= 1 - WAY_SINKS;
-        if (s->way_ns < 0)
-            s->way_ns = 0;
-    }
-    account_restart_span(s);
-}
-
-void account_restart_span(struct scheduler *s)
-{
-    s->span.from_ns = s->now_ns;
-    s->span.way_ns = 0;
-    s->span.n_plans = 0;
-    s->span.n_slots = s->n_slots;
-    for (int i = 0; i < s->options.n_stages; i++)
-        s->span.stage_busy[i] = s->stage_busy[i];
-}
-
 void account_answered(struct scheduler *s, const struct step *step, double useful, int64_t now_ns)
 {
     struct history *h = find(s, step->plan.number);
@@ -111,7 +61,6 @@ void account_answered(struct scheduler *s, const struct step *step, double usefu
     h->answered_ns = now_ns > h->formed_ns ? now_ns : h->formed_ns + 1;
     h->useful = useful;
     s->figures.useful_ns += (int64_t)(useful * (double)h->busy_ns);
-    learn_way(s, h);
     struct slot *slot = step->plan.slot >= 0 ? &s->slots[step->plan.slot] : NULL;
     if (!slot || step->plan.n_draws == 0)
         return;
@@ -126,21 +75,43 @@ void account_answered(struct scheduler *s, const struct step *step, double usefu
     slot->answered_ns = now_ns;
 }
 
-void scheduler_measure(struct scheduler *s, uint64_t number, int stage, int64_t busy_ns)
+/* A plan that found a stage idle: between the answers of the stage before (or its forming) and of
+ * this one lie the step and the way. One that queued tells nothing of the way. */
+static void learn_way(struct scheduler *s, const struct history *h, int stage, int64_t now_ns,
+                      int64_t busy_ns)
+{
+    struct stage_times *times = &s->stages[stage];
+    int64_t left_ns = stage == 0 ? h->formed_ns : h->measured_ns;
+    if (h->n_measured != stage || times->number + 1 != h->number || times->measured_ns > left_ns)
+        return;
+    double way = (double)(now_ns - left_ns - busy_ns);
+    double most = WAY_CLIP * times->way_ns + WAY_CLIP_LEAST_NS;
+    way = way < 0 ? 0 : way < most || times->n_ways == 0 ? way : most;
+    times->n_ways += times->n_ways < WAYS_OF_A_MEAN;
+    double change = (way - times->way_ns) / times->n_ways;
+    times->way_ns += change;
+    s->way_ns += change;
+}
+
+void scheduler_measure(struct scheduler *s, int64_t now_ns, uint64_t number, int stage,
+                       int64_t busy_ns)
 {
     struct history *h = find(s, number);
     if (!h || stage < 0 || stage >= s->options.n_stages || busy_ns < 0 ||
         h->n_measured == s->options.n_stages)
         return;
+    learn_way(s, h, stage, now_ns, busy_ns);
+    struct stage_times *times = &s->stages[stage];
+    times->busy_ns += busy_ns;
+    times->number = number;
+    times->measured_ns = h->measured_ns = now_ns;
     h->n_measured++;
     h->busy_ns += busy_ns;
-    s->stage_busy[stage] += busy_ns;
     s->figures.busy_ns += busy_ns;
     if (h->answered_ns > 0)
         s->figures.useful_ns += (int64_t)(h->useful * (double)busy_ns);
     if (h->n_tokens > 0)
         cost_observe(s->cost, stage, h->n_tokens, h->n_context, busy_ns);
-    learn_way(s, h);
 }
 
 double account_round_ns(const struct scheduler *s, double more_context)
@@ -277,5 +248,5 @@ void scheduler_figures(const struct scheduler *s, int64_t now_ns, struct schedul
 
 int64_t scheduler_stage_busy_ns(const struct scheduler *s, int stage)
 {
-    return stage >= 0 && stage < s->options.n_stages ? s->stage_busy[stage] : 0;
+    return stage >= 0 && stage < s->options.n_stages ? s->stages[stage].busy_ns : 0;
 }

@@ -2,7 +2,8 @@
  * cost.c - a Kalman filter of t(rows, context) for each stage; see cost.h.
  *
  * Numbers are kept relative to a scale (ns), so that variances mean the same for a stage of 50 us
- * and one of 50 ms.
+ * and one of 50 ms. Between two measurements the machine may become faster or slower as a whole
+ * (DRIFT): what is seen at one number of rows then holds for the others too.
  */
 #include "scheduler/cost.h"
 
@@ -32,8 +33,10 @@ static const double corners[COST_CORNERS] = {4, 16, 64, 256};
 #define NOISE                0.05   /* standard deviation of a measurement, relative */
 #define PRIOR_SPREAD         1.0    /* standard deviation of the prior's parts, relative */
 #define SPREAD_FLOOR         0.05   /* and at least this share of a step of one row */
-#define FADE                 1e-4 /* of the prior's variance that comes back with every measurement */
+#define FADE                 1e-5 /* of the prior's variance that comes back with every measurement */
+#define DRIFT                0.005 /* standard deviation of the machine's speed from one to the next */
 #define CLIP_SIGMA           3.0
+#define COST_UNEVEN          0.04 /* of a round is lost where no micro-batch is ready meanwhile */
 #define COST_SLACK           0.02 /* rounds this much longer than the shortest count as equal */
 #define COST_SLACK_STAY      0.04 /* for the present number of micro-batches: changing costs too */
 #define MEASURED_BEFORE_CLIP 8
@@ -143,6 +146,10 @@ static void correct(struct stage_cost *stage, const double x[N_FEATURES], double
 {
     double px[N_FEATURES], expected = 0, spread = 0;
     for (int i = 0; i < N_FEATURES; i++) {
+        for (int j = 0; j < N_FEATURES; j++)
+            stage->var[i][j] += DRIFT * DRIFT * stage->mean[i] * stage->mean[j];
+    }
+    for (int i = 0; i < N_FEATURES; i++) {
         px[i] = 0;
         for (int j = 0; j < N_FEATURES; j++)
             px[i] += stage->var[i][j] * x[j];
@@ -211,12 +218,18 @@ double cost_step_ns(const struct cost_model *cost, double n_tokens, double n_con
     return worst;
 }
 
+/* What steps of the slowest stage take with what is lost between them, over the steps alone. */
+static double uneven(const struct cost_model *cost, int n_slots)
+{
+    return cost->n_stages > 1 && n_slots <= cost->n_stages ? 1 + COST_UNEVEN : 1;
+}
+
 double cost_round_ns(const struct cost_model *cost, int n_slots, double n_tokens, double n_context,
                      double overhead_ns)
 {
     double sum;
     double worst = cost_step_ns(cost, n_tokens / n_slots, n_context / n_slots, &sum);
-    double busy = n_slots * worst;
+    double busy = n_slots * worst * uneven(cost, n_slots);
     double way = sum + overhead_ns;
     return busy > way ? busy : way;
 }
@@ -231,7 +244,7 @@ int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current,
     for (int turn = 0; turn < 4; turn++) {
         double sum;
         double worst = cost_step_ns(cost, n_tokens / n, n_context / n, &sum);
-        double meet = floor((sum + overhead_ns) / worst);
+        double meet = floor((sum + overhead_ns) / (worst * uneven(cost, n)));
         n = meet < 1 ? 1 : meet > n_slots_max ? n_slots_max : (int)meet;
     }
     const int tried[] = {n,           n - 1, n + 1, n + 2, cost->n_stages, cost->n_stages + 1,

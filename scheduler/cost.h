@@ -41,8 +41,8 @@ double cost_step_ns(const struct cost_model *cost, double n_tokens, double n_con
 /*
  * Time of a round (one token of every request) when n_tokens rows and n_context positions are split
  * evenly over n_slots micro-batches: either the slowest stage is never idle, or one micro-batch's
- * way through all stages and back counts. overhead_ns: what the way costs beside the steps (hops,
- * the turn through the daemon).
+ * way through all stages and back counts. Without a micro-batch more than stages, what steps differ
+ * is lost. overhead_ns: what the way costs beside the steps (hops, the turn through the daemon).
  */
 double cost_round_ns(const struct cost_model *cost, int n_slots, double n_tokens, double n_context,
                      double overhead_ns);

@@ -82,6 +82,25 @@ static void test_an_outlier_does_not_stay(void **state)
     cost_destroy(cost);
 }
 
+/* What one number of rows shows of a machine that became slower holds for the others. */
+static void test_a_slower_machine(void **state)
+{
+    (void)state;
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
+    for (int i = 0; i < 400; i++) {
+        int rows = 8 + 8 * (i % 5);
+        cost_observe(cost, 0, rows, 0, (int64_t)(real_ns(rows, 0) * noise()));
+    }
+    double before = cost_stage_ns(cost, 0, 12, 0);
+    for (int i = 0; i < 100; i++)
+        cost_observe(cost, 0, 24, 0, (int64_t)(1.6 * real_ns(24, 0) * noise()));
+    double after = cost_stage_ns(cost, 0, 12, 0);
+    assert_true(after > 1.4 * before);
+    assert_true(after < 1.8 * before);
+    cost_destroy(cost);
+}
+
 static void test_more_rows_never_cost_less(void **state)
 {
     (void)state;
@@ -142,6 +161,7 @@ int main(void)
         cmocka_unit_test(test_learns_times),
         cmocka_unit_test(test_first_measurement_sets_the_scale),
         cmocka_unit_test(test_an_outlier_does_not_stay),
+        cmocka_unit_test(test_a_slower_machine),
         cmocka_unit_test(test_more_rows_never_cost_less),
         cmocka_unit_test(test_number_of_micro_batches),
     };

@@ -208,7 +208,7 @@ static inline enum status world_answer(struct world *w, int index, int64_t busy_
         w->flights[i] = w->flights[i + 1];
     w->n_flights--;
     for (int stage = 0; busy_ns > 0 && stage < w->options.n_stages; stage++)
-        scheduler_measure(w->scheduler, flight.number, stage, busy_ns);
+        scheduler_measure(w->scheduler, w->now, flight.number, stage, busy_ns);
     struct plan_result result = {
         .number = flight.number, .n_tokens = flight.n_answers, .tokens = flight.answers};
     enum status st = scheduler_complete(w->scheduler, w->now, &result, err);

@@ -7,14 +7,16 @@
  * row whose request has nothing left to feed wants a draw; a prompt that does not fit the budget is
  * fed in parts without one.
  */
+#include <math.h>
 #include <string.h>
 
 #include "base/check.h"
 #include "scheduler/state.h"
 
 enum {
-    PREFILL_ALONE = 256, /* prompt tokens of a plan when nobody waits for draws */
-    PREFILL_LEAST = 8,   /* and at least so many when others do: a prompt must come to its end */
+    PREFILL_ALONE_LEAST = 32, /* prompt tokens of a plan when nobody waits for draws */
+    PREFILL_ALONE_MOST = 256,
+    PREFILL_LEAST = 8, /* and at least so many when others do: a prompt must come to its end */
     PREFILL_MOST = 2048,
     SHARE_LEAST = 2 * PLAN_BLOCK_TOKENS /* a shorter common prefix is not worth waiting for */
 };
@@ -256,12 +258,31 @@ static bool anyone_decodes(const struct scheduler *s)
     return false;
 }
 
+/* With nobody to delay: the part of the prompts that brings them soonest through all stages. Small
+ * ones read the weights more often, large ones leave the stages behind idle at first. */
+static int prefill_alone(const struct scheduler *s)
+{
+    double left = 0, best_ns = INFINITY;
+    int best = PREFILL_ALONE_MOST;
+    for (int i = 0; i < s->n_running; i++)
+        left += request_need(s->running[i], &s->running[i]->conditional);
+    for (int n = PREFILL_ALONE_MOST; n >= PREFILL_ALONE_LEAST; n /= 2) {
+        double n_steps = ceil(left / n) + s->options.n_stages - 1;
+        double ns = n_steps * cost_step_ns(s->cost, n, n, NULL);
+        if (ns < best_ns) {
+            best_ns = ns;
+            best = n;
+        }
+    }
+    return best;
+}
+
 static int prefill_budget(const struct scheduler *s, const struct step *step)
 {
     if (s->options.prefill_chunk > 0)
         return s->options.prefill_chunk;
     if (!anyone_decodes(s))
-        return PREFILL_ALONE;
+        return prefill_alone(s);
     int budget = PREFILL_LEAST, more = PREFILL_LEAST;
     double n_rows = step->plan.n_tokens, n_context = (double)step->plan.n_context;
     while (budget + more <= PREFILL_MOST &&
@@ -273,6 +294,14 @@ static int prefill_budget(const struct scheduler *s, const struct step *step)
     return budget;
 }
 
+static bool is_prefill(const struct request *r)
+{
+    return !is_decode(r) || r->conditional.id == 0;
+}
+
+/* The slot's ready members, and behind them those of other slots that wait for prefill: beside
+ * decoding it goes with any plan. If only some carried it, the stages would wait for the longer
+ * ones. */
 static int gather(struct scheduler *s, const struct slot *slot)
 {
     int n = 0;
@@ -280,22 +309,27 @@ static int gather(struct scheduler *s, const struct slot *slot)
         if (request_is_ready(r))
             s->members[n++] = r;
     }
+    for (int i = 0; anyone_decodes(s) && i < s->n_running; i++) {
+        struct request *r = s->running[i];
+        if (&s->slots[r->slot] != slot && request_is_ready(r) && is_prefill(r))
+            s->members[n++] = r;
+    }
     return n;
 }
 
 /* While the list was walked, a member may have been sent back to the queue. */
-static bool still_goes(const struct scheduler *s, const struct slot *slot, const struct request *r)
+static bool still_goes(const struct scheduler *s, const struct request *r)
 {
-    return r->state == REQUEST_RUNNING && &s->slots[r->slot] == slot &&
-           r->planned != s->next_number && request_is_ready(r);
+    return r->state == REQUEST_RUNNING && r->planned != s->next_number && request_is_ready(r);
 }
 
 /* Members that found no place go first next time. */
-static void rotate(struct slot *slot, const struct step *step)
+static void rotate(struct scheduler *s, const struct step *step)
 {
     for (int i = 0; i < step->n_entries; i++) {
-        state_list_remove(&slot->members, step->entries[i].request);
-        state_list_append(&slot->members, step->entries[i].request);
+        struct list *members = &s->slots[step->entries[i].request->slot].members;
+        state_list_remove(members, step->entries[i].request);
+        state_list_append(members, step->entries[i].request);
     }
 }
 
@@ -303,14 +337,13 @@ static void add_members(struct scheduler *s, struct step *step, struct slot *slo
 {
     int n = gather(s, slot), n_left_out = 0;
     for (int i = 0; i < n; i++) {
-        if (still_goes(s, slot, s->members[i]) && is_decode(s->members[i]) &&
-            s->members[i]->conditional.id != 0)
+        if (still_goes(s, s->members[i]) && !is_prefill(s->members[i]))
             n_left_out += add_request(s, step, s->members[i], 0) == 0;
     }
     int budget = -1;
     for (int i = 0; i < n && budget != 0; i++) {
         struct request *r = s->members[i];
-        if (!still_goes(s, slot, r) || (is_decode(r) && r->conditional.id != 0))
+        if (!still_goes(s, r) || !is_prefill(r))
             continue;
         if (budget < 0)
             budget = prefill_budget(s, step);
@@ -323,7 +356,7 @@ static void add_members(struct scheduler *s, struct step *step, struct slot *slo
         budget -= added < budget ? added : budget;
     }
     if (n_left_out > 0)
-        rotate(slot, step);
+        rotate(s, step);
 }
 
 static struct step *start_step(struct scheduler *s)

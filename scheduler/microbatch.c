@@ -98,13 +98,9 @@ void microbatch_review(struct scheduler *s)
 {
     if (!s->regroup_soon && s->next_number < s->regroup_again)
         return;
-    if (s->next_number >= s->regroup_again) {
-        account_review(s);
-        s->regroup_again = s->next_number + REVIEW_PLANS + 4 * (uint64_t)s->n_slots;
-    }
+    s->regroup_again = s->next_number + REVIEW_PLANS + 4 * (uint64_t)s->n_slots;
     s->regroup_soon = false;
     s->exchanges = 2 * s->n_slots;
-    int before = s->n_slots;
     int most = s->n_running < s->n_slots_max ? s->n_running : s->n_slots_max;
     if (most < 1)
         most = 1;
@@ -113,8 +109,6 @@ void microbatch_review(struct scheduler *s)
         s->n_slots = s->options.micro_batches < most ? s->options.micro_batches : most;
     else
         s->n_slots = cost_best_slots(s->cost, most, s->n_slots, n_rows, n_context, s->way_ns);
-    if (s->n_slots != before)
-        account_restart_span(s);
     double step_ns = cost_step_ns(s->cost, n_rows / s->n_slots, n_context / s->n_slots, NULL);
     s->allowed_ns = (1 + s->options.prefill_delay) * step_ns;
     cost_marginal_ns(s->cost, n_rows / s->n_slots, n_context / s->n_slots, &s->token_ns,

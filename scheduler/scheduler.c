@@ -118,9 +118,9 @@ static bool allocate(struct scheduler *s)
     s->release = calloc((size_t)s->release_max, sizeof(*s->release));
     s->slots = calloc((size_t)s->n_slots_max, sizeof(*s->slots));
     s->steps = calloc((size_t)s->n_steps, sizeof(*s->steps));
-    s->stage_busy = calloc((size_t)o->n_stages, sizeof(*s->stage_busy));
+    s->stages = calloc((size_t)o->n_stages, sizeof(*s->stages));
     if (!s->by_id || !s->running || !s->members || !s->curves || !s->needs || !s->release ||
-        !s->slots || !s->steps || !s->stage_busy)
+        !s->slots || !s->steps || !s->stages)
         return false;
     for (int i = 0; i < s->n_steps; i++) {
         if (!allocate_step(s, &s->steps[i]))
@@ -170,7 +170,7 @@ enum status scheduler_create(struct scheduler **out, const struct scheduler_opti
     s->epoch = options->epoch;
     s->next_number = s->next_sequence = s->next_arrival = s->next_admission = s->next_ready = 1;
     s->n_slots = 1;
-    s->way_ns = WAY_GUESS_NS;
+    s->way_ns = s->stages[0].way_ns = WAY_GUESS_NS;
     s->round_factor = 1;
     s->active_since_ns = -1;
     *out = s;
@@ -269,7 +269,7 @@ void scheduler_destroy(struct scheduler *s)
     free(s->release);
     free(s->slots);
     free(s->steps);
-    free(s->stage_busy);
+    free(s->stages);
     cost_destroy(s->cost);
     free(s);
 }
@@ -585,8 +585,9 @@ void scheduler_reset(struct scheduler *s, int64_t now_ns, uint64_t epoch)
     s->regroup_again = 0;
     s->admit_again = 0;
     s->now_ns = now_ns;
-    account_restart_span(s);
     memset(s->history, 0, sizeof(s->history));
+    for (int i = 0; i < s->options.n_stages; i++)
+        s->stages[i].number = 0;
     for (int i = 0; i < s->n_slots_max; i++)
         s->slots[i].answered_ns = 0;
 }

@@ -129,9 +129,10 @@ enum status scheduler_complete(struct scheduler *scheduler, int64_t now_ns,
 enum status scheduler_fail_plan(struct scheduler *scheduler, int64_t now_ns, uint64_t number,
                                 const char *text, struct error *err);
 
-/* How long one stage was busy with a plan, from every stage's StepResult, in any order with the
- * calls above. Unknown plans and stages are ignored. */
-void scheduler_measure(struct scheduler *scheduler, uint64_t number, int stage, int64_t busy_ns);
+/* How long one stage was busy with a plan, from every stage's StepResult, when that comes; in any
+ * order with the calls above. Unknown plans and stages are ignored. */
+void scheduler_measure(struct scheduler *scheduler, int64_t now_ns, uint64_t number, int stage,
+                       int64_t busy_ns);
 
 /* The stages lost their memory, or will be told to. Plans in flight are forgotten, plans name the
  * given epoch from now on and their numbers start at 1 again, and every request that ran is put in

@@ -62,7 +62,7 @@ static void run(int n_rows, int n_stages)
             rows += n >= n_plans / 2 ? plan->n_rows : 0;
         }
         for (int stage = 0; stage < n_stages; stage++)
-            scheduler_measure(s, flights[0].number, stage, 5000000);
+            scheduler_measure(s, now, flights[0].number, stage, 5000000);
         struct plan_result result = {flights[0].number, flights[0].n_draws, tokens, 0, NULL};
         if (scheduler_complete(s, now, &result, NULL) != STATUS_OK)
             fail("an answer was refused");

@@ -72,16 +72,18 @@ struct history {
     uint64_t number;
     int n_tokens, n_measured;
     int64_t n_context, busy_ns, formed_ns;
+    int64_t measured_ns; /* when the newest of its times came, the stages' in order; 0 before */
     int64_t answered_ns; /* 0 before */
     double useful;       /* share of the rows whose request was still wanted */
 };
 
-/* What was seen since the last look at the number of micro-batches. */
-struct span {
-    int64_t from_ns;
-    double way_ns; /* sum over plans of what they took beside their steps */
-    int n_plans, n_slots;
-    int64_t stage_busy[SCHEDULER_STAGES_MAX]; /* at its start */
+/* What is known of a stage's times beside t(rows, context). */
+struct stage_times {
+    int64_t busy_ns;     /* since creation */
+    uint64_t number;     /* of the newest plan whose time came */
+    int64_t measured_ns; /* when that was */
+    double way_ns;       /* from the stage before, or the scheduler, to here; learned */
+    int n_ways;          /* of these seen; saturates */
 };
 
 struct scheduler {
@@ -126,13 +128,12 @@ struct scheduler {
     int n_steps, n_in_flight;
     int rows_max, listed_max;
     struct history history[STATE_HISTORY];
-    struct span span;
-    double way_ns;       /* what a plan's way takes beside the steps, learned */
+    struct stage_times *stages; /* [n_stages] */
+    double way_ns;       /* what a plan's way takes beside steps and queues: sum over the stages */
     double round_factor; /* rounds as they are over rounds as predicted, learned */
     struct request *first_event, *last_event;
 
     struct scheduler_figures figures; /* counters; the rest is filled in when asked */
-    int64_t *stage_busy;              /* [n_stages] */
     int64_t active_since_ns;
     struct request *taken; /* its last event was handed out: freed by the next call */
 };
@@ -189,9 +190,6 @@ void account_active(struct scheduler *s, int64_t now_ns);
 void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns);
 /* useful: share of the rows whose request is still wanted. */
 void account_answered(struct scheduler *s, const struct step *step, double useful, int64_t now_ns);
-/* Learns from the span; to be called before the number of slots is chosen anew. */
-void account_review(struct scheduler *s);
-void account_restart_span(struct scheduler *s);
 double account_round_ns(const struct scheduler *s, double more_context);
 
 #endif

@@ -39,6 +39,7 @@ class BenchTest(unittest.TestCase):
         (value,) = report["runs"]
         self.check_run(value, 4)
         self.assertEqual(value["load"]["loop"], "closed")
+        self.assertEqual(value["load"]["prompts"], 8)
         self.assertAlmostEqual(value["tokens_per_s"] * value["wall_s"], 4 * TOKENS_64, places=3)
         self.assertEqual(len(value["stages"]), 2)
         self.assertAlmostEqual(sum(s["busy_share"] for s in value["stages"]) / 2, value["busy_share"], delta=0.05)

@@ -127,6 +127,8 @@ struct bench_mix {
 /* Lines "WxH [SHARE]", # starts a comment. STATUS_INVALID names file and line. */
 enum status bench_mix_read(struct bench_mix *out, const char *path, struct error *err);
 
+enum { BENCH_PROMPTS = 8 }; /* different ones, taken in turn */
+
 struct bench_load {
     int n_requests;
     int concurrency; /* closed loop: so many are always open */

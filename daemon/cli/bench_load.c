@@ -18,7 +18,7 @@
 enum { LOOK_MS = 200 };
 
 /* Short and long ones, as people write them. */
-static const char *const prompts[] = {
+static const char *const prompts[BENCH_PROMPTS] = {
     "a red fox in the snow",
     "A quiet harbour at dawn, fishing boats, mist over the water, soft light",
     "portrait of an old sailor, oil on canvas",
@@ -28,8 +28,6 @@ static const char *const prompts[] = {
     "Isometric drawing of a small Japanese noodle shop at night, lanterns, rain on the street",
     "macro photograph of a dragonfly on a reed, early morning, drops of dew",
     "the skyline of a city built of glass and moss"};
-
-enum { N_PROMPTS = sizeof(prompts) / sizeof(prompts[0]) };
 
 /* ---- the mix ---- */
 
@@ -143,7 +141,7 @@ static void send_one(struct bench_run *run, struct bench_target *target, struct 
     struct error err;
     struct bench_order order = {.tag = tag,
                                 .size = run->records[tag].size,
-                                .prompt = prompts[tag % N_PROMPTS],
+                                .prompt = prompts[tag % BENCH_PROMPTS],
                                 .seed = run->load.seed + (uint64_t)tag};
     if (run->load.rate <= 0)
         run->records[tag].due_ns = clock_monotonic_ns();

@@ -64,8 +64,8 @@ static json_t *load_json(const struct bench_load *load)
         json_array_append_new(
             mix, json_pack("{s:s, s:f}", "size", size, "share", load->mix->sizes[i].share));
     }
-    json_t *value = json_pack("{s:s, s:I, s:o}", "loop", load->rate > 0 ? "open" : "closed", "seed",
-                              (json_int_t)load->seed, "mix", mix);
+    json_t *value = json_pack("{s:s, s:I, s:o, s:i}", "loop", load->rate > 0 ? "open" : "closed",
+                              "seed", (json_int_t)load->seed, "mix", mix, "prompts", BENCH_PROMPTS);
     if (load->rate > 0)
         json_object_set_new(value, "rate_per_min", json_real(load->rate));
     else

@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -26,7 +27,9 @@ struct pool_thread {
 struct pool {
     int n_threads, n_started;
     int spin_ns;
-    stream_task task; /* published by generation */
+    bool caller_pinned;
+    cpu_set_t caller_cpus; /* before that; it gets them back */
+    stream_task task;      /* published by generation */
     void *context;
     _Alignas(64) _Atomic uint32_t generation; /* of the newest task */
     _Atomic uint32_t n_sleepers;              /* threads that may be asleep on generation */
@@ -164,6 +167,14 @@ static enum status start_thread(struct pool *pool, int index, int cpu, struct er
     return cpu >= 0 ? pin(thread->handle, cpu, err) : STATUS_OK;
 }
 
+static int nth_cpu(const cpu_set_t *set, int n)
+{
+    int cpu = 0;
+    while (!CPU_ISSET(cpu, set) || n-- > 0)
+        cpu++;
+    return cpu;
+}
+
 enum status pool_create(struct pool **out, const struct stream_options *options, struct error *err)
 {
     *out = NULL;
@@ -172,21 +183,25 @@ enum status pool_create(struct pool **out, const struct stream_options *options,
         return error_set(err, STATUS_INVALID, "n_threads is %d, expected 1..%d", n,
                          STREAM_THREADS_MAX);
     cpu_set_t allowed;
-    int spin = sched_getaffinity(0, sizeof(allowed), &allowed) || CPU_COUNT(&allowed) >= n;
+    bool is_known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
+    bool spin = !is_known || CPU_COUNT(&allowed) >= n;
+    /* Two threads that wait for each other may be left on one of two CPUs for seconds. */
+    bool one_each = !options->cpus && is_known && n > 1 && CPU_COUNT(&allowed) == n;
     size_t bytes =
         (sizeof(struct pool) + (size_t)n * sizeof(struct pool_thread) + 63) & ~(size_t)63;
     struct pool *pool = aligned_alloc(64, bytes);
     if (!pool)
         return error_set(err, STATUS_NOMEM, "cannot allocate a pool of %d threads", n);
-    *pool = (struct pool){.n_threads = n, .spin_ns = spin ? SPIN_NS : 0};
+    *pool = (struct pool){.n_threads = n, .spin_ns = spin ? SPIN_NS : 0, .caller_cpus = allowed};
     /* The caller is pinned last: threads start with the mask of their creator. */
     for (int i = 1; i <= n; i++) {
-        int cpu = options->cpus ? options->cpus[i % n] : -1;
+        int cpu = options->cpus ? options->cpus[i % n] : one_each ? nth_cpu(&allowed, i % n) : -1;
         enum status st = STATUS_OK;
         if (i < n)
             st = start_thread(pool, i, cpu, err);
         else if (cpu >= 0)
             st = pin(pthread_self(), cpu, err);
+        pool->caller_pinned = i == n && cpu >= 0 && is_known;
         if (st != STATUS_OK) {
             pool_destroy(pool);
             return st;
@@ -205,5 +220,7 @@ void pool_destroy(struct pool *pool)
     futex_wake(&pool->generation, pool->n_threads);
     for (int i = 1; i <= pool->n_started; i++)
         CHECK(pthread_join(pool->threads[i].handle, NULL) == 0);
+    if (pool->caller_pinned)
+        pthread_setaffinity_np(pthread_self(), sizeof(pool->caller_cpus), &pool->caller_cpus);
     free(pool);
 }

@@ -13,7 +13,8 @@
 
 struct pool;
 
-/* Pins the caller to options->cpus[0] and starts the other threads, each pinned to its own. */
+/* Starts the other threads and pins each, and the caller, to its CPU as stream_options says;
+ * pool_destroy() gives the caller its CPUs back. */
 enum status pool_create(struct pool **out, const struct stream_options *options, struct error *err);
 void pool_destroy(struct pool *pool); /* NULL is fine */
 void pool_run(struct pool *pool, stream_task task, void *context);

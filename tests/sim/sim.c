@@ -12,7 +12,7 @@
 
 enum { RING = 1024, HEAP_MAX = 1 << 16, PROMPT_MAX = 8192, STALLED_EVENTS_MAX = 100000000 };
 
-enum event_kind { ARRIVE, DELIVER, DONE, ANSWER };
+enum event_kind { ARRIVE, DELIVER, DONE, MEASURED, ANSWER };
 
 struct event {
     int64_t at_ns;
@@ -258,13 +258,18 @@ static enum status arrive(struct sim *s, struct error *err)
     if (s->n_lives == s->n_lives_max)
         return error_set(err, STATUS_FULL, "more than %d requests", s->n_lives_max);
     struct sim_size size = choose_size(s);
-    int n_text = (int)((0.5 + uniform(s)) * s->o->prompt_tokens);
+    uint32_t which = (uint32_t)s->n_lives;
+    double length = uniform(s);
+    if (s->o->n_prompts > 0) {
+        which %= (uint32_t)s->o->n_prompts;
+        length = (which + 0.5) / s->o->n_prompts;
+    }
+    int n_text = (int)((0.5 + length) * s->o->prompt_tokens);
     if (n_text > PROMPT_MAX)
         return error_set(err, STATUS_INVALID, "a prompt of %d tokens, at most %d", n_text,
                          PROMPT_MAX);
     struct scheduler_request request = {.id = (uint64_t)s->n_lives, .prompt = prompt};
-    request.n_prompt =
-        fake_picture_prompt(prompt, n_text, size.width, size.height, (uint32_t)s->n_lives);
+    request.n_prompt = fake_picture_prompt(prompt, n_text, size.width, size.height, which);
     request.sampling = (struct plan_sampling){.temperature = 1, .guidance = (float)s->o->guidance};
     s->lives[s->n_lives++] = (struct life){.arrived_ns = s->now, .width = size.width};
     s->n_live++;
@@ -315,6 +320,7 @@ static void done(struct sim *s, const struct event *event)
     stage->busy = false;
     stage->next++;
     s->flights[event->number % RING].in_transit = true;
+    push(s, s->o->turn_us / 2, MEASURED, event->stage, event->number);
     if (event->stage + 1 < s->o->n_stages) {
         push(s, s->o->hop_us, DELIVER, event->stage + 1, event->number);
     } else {
@@ -324,12 +330,17 @@ static void done(struct sim *s, const struct event *event)
     start_stage(s, event->stage);
 }
 
+static void measured(struct sim *s, const struct event *event)
+{
+    const struct flight *flight = &s->flights[event->number % RING];
+    scheduler_measure(s->scheduler, s->now, event->number, event->stage,
+                      flight->busy_ns[event->stage]);
+}
+
 static enum status answer(struct sim *s, const struct event *event, struct error *err)
 {
     struct flight *flight = &s->flights[event->number % RING];
     s->n_transit_back--;
-    for (int i = 0; i < s->o->n_stages; i++)
-        scheduler_measure(s->scheduler, flight->number, i, flight->busy_ns[i]);
     struct plan_result result = {
         .number = flight->number, .n_tokens = flight->n_draws, .tokens = s->tokens};
     enum status st = scheduler_complete(s->scheduler, s->now, &result, err);
@@ -349,6 +360,9 @@ static enum status handle(struct sim *s, const struct event *event, struct error
         return STATUS_OK;
     case DONE:
         done(s, event);
+        return STATUS_OK;
+    case MEASURED:
+        measured(s, event);
         return STATUS_OK;
     case ANSWER:
         return answer(s, event, err);
