@@ -6,13 +6,15 @@
  * [--heads 16] [--kv-heads 16] [--device cpu|cuda]
  *                 [--rows 1,8,32] [--steps 20] [--parts]
  *
- * Every row is a sequence of its own with `context` keys. Read bandwidth and dense peak are
- * measured before and after each row count and the larger taken; limit = max(bytes read /
- * bandwidth, operations / peak). Times are medians of the steps; "best" is the fastest, for
- * machines with other work. --parts prints the fastest call of each operation; on a device each is
- * then waited for, while steps without it are queued whole and, but for MGPT_CUDA_GRAPHS=off,
- * replayed.
+ * Every row is a sequence of its own with `context` keys. The steps go in blocks, and before and
+ * after each block read bandwidth and dense peak are measured and the larger taken, because a
+ * machine's may change within seconds; limit = max(bytes read / bandwidth, operations / peak), of
+ * each block. All figures are medians over the blocks, of the medians of their steps; "best" of
+ * their fastest steps, for machines with other work. --parts prints the fastest call of each
+ * operation; on a device each is then waited for, while steps without it are queued whole and, but
+ * for MGPT_CUDA_GRAPHS=off, replayed.
  */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +29,7 @@
 #include "kernels/rmsnorm.h"
 #include "kernels/silu_mul.h"
 
-enum { ROWS_MAX = 256, STEPS_MAX = 1000, N_PARTS = 9 };
+enum { ROWS_MAX = 256, STEPS_MAX = 1000, N_PARTS = 9, BLOCKS = 7, LIMITS_MS = 30 };
 
 static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",     "attention", "o",
                                                 "norm 2", "gate up", "silu mul", "down"};
@@ -226,19 +228,30 @@ static int64_t run_step(struct bench *b, int n)
 
 static int by_size(const void *a, const void *b)
 {
-    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
+}
+
+static double median(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof(*values), by_size);
+    return values[n / 2];
 }
 
 static struct machine_limits measure_limits(struct bench *b)
 {
     struct machine_limits limits;
-    CHECK(machine_limits_measure(&limits, b->stream, MACHINE_LIMITS_BUFFER_BYTES, 100, NULL) ==
-          STATUS_OK);
+    CHECK(machine_limits_measure(&limits, b->stream, MACHINE_LIMITS_BUFFER_BYTES, LIMITS_MS,
+                                 NULL) == STATUS_OK);
     return limits;
 }
 
-static void bench_rows(struct bench *b, int n)
+/* What a step reads and computes. */
+struct work {
+    double bytes, operations;
+};
+
+static struct work work_of(const struct bench *b, int n)
 {
     const struct options *o = &b->o;
     int head_dim = b->shape.head_dim, n_qkv = (o->heads + 2 * o->kv_heads) * head_dim;
@@ -246,33 +259,74 @@ static void bench_rows(struct bench *b, int n)
                      3.0 * o->hidden * o->inter;
     double keys = 2.0 * o->kv_heads * head_dim * o->context * n,
            scores = 2.0 * o->heads * head_dim * o->context * n;
-    double bytes = 2 * (weights + keys) * o->layers,
-           operations = 2 * (weights * n + scores) * o->layers;
-    struct machine_limits before, after;
-    int64_t times[STEPS_MAX];
-    before = measure_limits(b);
+    return (struct work){.bytes = 2 * (weights + keys) * o->layers,
+                         .operations = 2 * (weights * n + scores) * o->layers};
+}
+
+/* Steps between two measurements of the machine, which may become faster or slower at any time. */
+struct block {
+    double bandwidth, peak; /* the larger of both measurements */
+    double memory_ms, dense_ms, limit_ms;
+    double ms, best_ms; /* median and least */
+};
+
+static struct block run_block(struct bench *b, int n, int n_steps, struct machine_limits *limits)
+{
+    double ms[STEPS_MAX];
+    struct work work = work_of(b, n);
+    for (int i = 0; i < n_steps; i++)
+        ms[i] = (double)run_step(b, n) * 1e-6;
+    struct machine_limits before = *limits;
+    *limits = measure_limits(b);
+    struct block block = {.bandwidth = fmax(before.read_bytes_s, limits->read_bytes_s),
+                          .peak = fmax(before.dense_flop_s, limits->dense_flop_s)};
+    block.memory_ms = work.bytes / block.bandwidth * 1e3;
+    block.dense_ms = block.peak > 0 ? work.operations / block.peak * 1e3 : 0;
+    block.limit_ms = fmax(block.memory_ms, block.dense_ms);
+    block.ms = median(ms, n_steps);
+    block.best_ms = ms[0];
+    return block;
+}
+
+static void print_parts(const struct bench *b)
+{
+    for (int i = 0; i < N_PARTS; i++)
+        printf("    %-9s %8.1f us\n", part_names[i], (double)b->part_ns[i] * 1e-3);
+}
+
+static void bench_rows(struct bench *b, int n)
+{
+    enum { MS, BEST, LIMIT, MEMORY, DENSE, SHARE, BEST_SHARE, BANDWIDTH, PEAK, N_FIGURES };
+    double figures[N_FIGURES][BLOCKS];
+    struct work work = work_of(b, n);
     for (int i = 0; i < 3; i++) /* a device loads, then records */
         run_step(b, n);
     memset(b->part_ns, 0, sizeof(b->part_ns));
-    for (int i = 0; i < o->steps; i++)
-        times[i] = run_step(b, n);
-    after = measure_limits(b);
-    double bandwidth =
-        before.read_bytes_s > after.read_bytes_s ? before.read_bytes_s : after.read_bytes_s;
-    double peak =
-        before.dense_flop_s > after.dense_flop_s ? before.dense_flop_s : after.dense_flop_s;
-    qsort(times, (size_t)o->steps, sizeof(times[0]), by_size);
-    double memory_ms = bytes / bandwidth * 1e3, dense_ms = peak > 0 ? operations / peak * 1e3 : 0;
-    double limit_ms = memory_ms > dense_ms ? memory_ms : dense_ms,
-           median_ms = (double)times[o->steps / 2] * 1e-6;
+    struct machine_limits limits = measure_limits(b);
+    for (int i = 0; i < BLOCKS; i++) {
+        struct block block = run_block(b, n, (b->o.steps + BLOCKS - 1) / BLOCKS, &limits);
+        double values[N_FIGURES] = {[MS] = block.ms,
+                                    [BEST] = block.best_ms,
+                                    [LIMIT] = block.limit_ms,
+                                    [MEMORY] = block.memory_ms,
+                                    [DENSE] = block.dense_ms,
+                                    [SHARE] = block.limit_ms / block.ms,
+                                    [BEST_SHARE] = block.limit_ms / block.best_ms,
+                                    [BANDWIDTH] = block.bandwidth,
+                                    [PEAK] = block.peak};
+        for (int k = 0; k < N_FIGURES; k++)
+            figures[k][i] = values[k];
+    }
+    double f[N_FIGURES];
+    for (int k = 0; k < N_FIGURES; k++)
+        f[k] = median(figures[k], BLOCKS);
     printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time "
-           "%.3f (best %.3f); "
-           "%.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
-           n, median_ms, (double)times[0] * 1e-6, limit_ms, memory_ms, dense_ms,
-           limit_ms / median_ms, limit_ms / ((double)times[0] * 1e-6), bytes / median_ms * 1e-6,
-           bandwidth * 1e-9, operations / median_ms * 1e-6, peak * 1e-9);
-    for (int i = 0; i < N_PARTS && o->parts; i++)
-        printf("    %-9s %8.1f us\n", part_names[i], (double)b->part_ns[i] * 1e-3);
+           "%.3f (best %.3f); %.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
+           n, f[MS], f[BEST], f[LIMIT], f[MEMORY], f[DENSE], f[SHARE], f[BEST_SHARE],
+           work.bytes / f[MS] * 1e-6, f[BANDWIDTH] * 1e-9, work.operations / f[MS] * 1e-6,
+           f[PEAK] * 1e-9);
+    if (b->o.parts)
+        print_parts(b);
 }
 
 static int read_option(struct options *o, const char *name, const char *value)

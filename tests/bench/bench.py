@@ -21,12 +21,12 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SHAPE = {"hidden": 1024, "inter": 2752, "layers": 16, "heads": 16, "kv_heads": 16, "vocab": 65536}  # of issue 7
 QUICK = {"hidden": 256, "inter": 640, "layers": 4, "heads": 4, "kv_heads": 4, "vocab": 65536}
 DEMO = {"hidden": 256, "inter": 640, "layers": 6, "heads": 4, "kv_heads": 4}  # deploy/demo-model
-LEVELS = "1,2,4,8,16,24"
+LEVELS = "1,2,4,8,16,24,48"
 TOGETHER = 24  # requests at once, of the comparison with the simulation
 STEP_GOALS = {1: 0.85, 8: 0.80, 32: 0.60}
 LOOK_S = 2  # at what else the machine does
 BUSY_SHARE = 0.05  # more of it spoils the numbers
-COMMAND_LIMIT_S = 180  # of one program; the whole set takes less than eight minutes
+COMMAND_LIMIT_S = 240  # of one program; the whole set takes less than eight minutes
 
 
 class Bench:
@@ -167,10 +167,11 @@ class Bench:
         self.runs_table(report)
         name, runs = f"{stages} x {2 // stages} threads", report["runs"]
         most = [max(r["images_per_min"] for r in runs[:i + 1]) for i in range(len(runs))]
-        self.goal(f"{name}: {runs[-1]['load']['concurrency']} open, share of the limit", runs[-1]["of_limit"], 0.7)
+        for run in runs[-2:]:
+            self.goal(f"{name}: {run['load']['concurrency']} open, share of the limit", run["of_limit"], 0.7)
         self.goal(f"{name}: images/min at the worst against the best with fewer open", min(r["images_per_min"] / m for r, m in zip(runs, most)), 0.97)
-        if stages == 2:
-            self.goal(f"{name}: U, {runs[-1]['load']['concurrency']} open", runs[-1]["busy_share"], 0.95)
+        for run in runs[-2:] if stages == 2 else []:
+            self.goal(f"{name}: U, {run['load']['concurrency']} open", run["busy_share"], 0.95)
         shares = [" / ".join(f"{s['busy_share']:.3f}" for s in r["stages"]) for r in report["runs"]]
         self.say("", "Busy share by stage: " + "; ".join(f"{r['load']['concurrency']} open {s}" for r, s in zip(report["runs"], shares)) + ".")
 
@@ -181,6 +182,7 @@ class Bench:
                                  env={"MGPT_LOG": "debug"})
         real = report["runs"][0]
         lines = step_times(log)
+        closed, _ = self.bench("--stages", 2, "--threads", 1, "--concurrency", "4" if self.quick else f"{TOGETHER},{2 * TOGETHER}", "--no-pixels")
         with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
             file.write("".join(lines))
             file.flush()
@@ -191,12 +193,17 @@ class Bench:
                  "times of that run. The goal is 10 %, and U >= 0.95.", "")
         self.goal("simulated images/min against measured: difference", abs(sim["images_per_min"] / real["images_per_min"] - 1), 0.1, least=False)
         self.goal(f"2 x 1 threads: U, {n} at once, tokens only", real["busy_share"], 0.95)
+        for run in closed["runs"]:
+            self.goal(f"2 x 1 threads: U, {run['load']['concurrency']} open, tokens only", run["busy_share"], 0.95)
+            self.goal(f"2 x 1 threads: {run['load']['concurrency']} open, tokens only, share of the limit", run["of_limit"], 0.7)
         rows = []
         for name, ours, theirs in (("images/min", real["images_per_min"], sim["images_per_min"]), ("U", real["busy_share"], sim["busy_share"]),
                                    ("rows a read", real["rows_per_read"], sim["rows_per_read"]),
                                    ("image s p50", real["image_s"]["p50"], sim["latency_s"]["p50"])):
             rows.append([name, f"{ours:.3f}", f"{theirs:.3f}", f"{100 * (theirs / ours - 1):+.1f} %"])
         self.table(["", "measured", "simulated", "difference"], rows)
+        self.say("", "The same load without an end, tokens only:", "")
+        self.runs_table(closed)
 
     def simulated_pipelines(self):
         rows, worst = [], {}
