@@ -11,20 +11,21 @@
 #include "base/check.h"
 #include "base/clock.h"
 #include "daemon/engine_state.h"
-#include "daemon/kv_size.h"
 #include "daemon/limits.h"
 #include "model/unirep.h"
+#include "proto/plan.h"
 
 enum {
     STOP_GRACE_MS =
         5 * 1000,       /* beyond a stop's own limit, for the loop to tell the last requests */
     OUTPUTS_MAX = 4096, /* of a plan; a probe asks for PLAN_LOGITS_MAX at once at most */
+    NO_BLOCKS_YET = 2,  /* of a scheduler that gets no requests before the number is chosen */
 };
 
 /* ---- creation ---- */
 
 static void fill_stages_options(struct stages_options *out, struct engine *engine, int pipeline,
-                                int kv_blocks, const struct scheduler_options *scheduler)
+                                const struct scheduler_options *scheduler)
 {
     const struct engine_options *options = &engine->options;
     *out = (struct stages_options){.crew = &engine->crew,
@@ -37,7 +38,7 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                                   ? MGPT__COMPUTE__COMPUTE_F32
                                                   : MGPT__COMPUTE__COMPUTE_BF16,
                                    .link = options->link,
-                                   .kv_blocks = kv_blocks,
+                                   .kv_blocks = options->kv_blocks,
                                    .rows_max = scheduler->rows_max,
                                    .sequences_max = 2 * scheduler->running_max,
                                    .outputs_max = scheduler->rows_max,
@@ -45,29 +46,13 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
                                    .load_wait_ms = options->load_wait_ms};
 }
 
-static enum status choose_kv_blocks(const struct engine *engine, int *kv_blocks, struct error *err)
-{
-    const struct engine_options *options = &engine->options;
-    struct kv_size_question question = {.config = &options->model->config,
-                                        .target_size = options->model->settings.target_size,
-                                        .n_stages = options->n_stages,
-                                        .n_pipelines = options->n_pipelines,
-                                        .item_bytes = options->compute == ENGINE_F32 ? 4 : 2,
-                                        .free_bytes = kv_size_free_bytes()};
-    for (int k = 0; k < options->n_stages; k++)
-        question.weight_bytes += engine->cut[k].weight_bytes;
-    return kv_size_choose(kv_blocks, &question, err);
-}
-
 static enum status create_pipelines(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
-    int kv_blocks = options->kv_blocks;
     enum status st = STATUS_OK;
+    engine->has_blocks = options->kv_blocks > 0 || options->n_pipelines == 0;
     if (options->n_pipelines == 0)
         return STATUS_OK;
-    if (kv_blocks == 0)
-        st = choose_kv_blocks(engine, &kv_blocks, err);
     struct pipeline_options pipeline = {.vocab = options->model->config.vocab,
                                         .max_positions = options->model->config.max_positions,
                                         .hooks = engine_pipeline_hooks};
@@ -75,12 +60,12 @@ static enum status create_pipelines(struct engine *engine, struct error *err)
     pipeline.scheduler.vocabulary = options->model->vocabulary;
     pipeline.scheduler.vocab = options->model->config.vocab;
     pipeline.scheduler.n_stages = options->n_stages;
-    pipeline.scheduler.kv_blocks = kv_blocks;
+    pipeline.scheduler.kv_blocks = options->kv_blocks > 0 ? options->kv_blocks : NO_BLOCKS_YET;
     pipeline.scheduler.max_positions = options->model->config.max_positions;
     pipeline.scheduler.queue_max = options->queue_max;
     pipeline.hooks.context = engine;
     for (int p = 0; p < options->n_pipelines && st == STATUS_OK; p++) {
-        fill_stages_options(&pipeline.stages, engine, p, kv_blocks, &pipeline.scheduler);
+        fill_stages_options(&pipeline.stages, engine, p, &pipeline.scheduler);
         st = pipeline_create(&engine->pipelines[p], &pipeline, err);
         engine->n_pipelines += st == STATUS_OK;
     }
@@ -93,6 +78,7 @@ static enum status create_side(struct engine *engine, struct side **out, Mgpt__R
     struct side_options options = {.crew = &engine->crew,
                                    .role = role,
                                    .load_wait_ms = engine->options.load_wait_ms,
+                                   .pixels_max = engine->options.picture_pixels,
                                    .hooks = engine_side_hooks};
     options.hooks.context = engine;
     return side_create(out, &options, err);
@@ -130,8 +116,22 @@ static enum status allocate(struct engine *engine, struct error *err)
     return mailbox_create(&engine->box, 0, err);
 }
 
+/* As many as the model's positions have codes for, and what pictures are cut to before they are
+ * encoded. */
+static int default_pixels(const struct served_model *model)
+{
+    enum { CODE_PIXELS = UNIREP_PATCH_PIXELS * UNIREP_PATCH_PIXELS };
+    int64_t target = model->settings.target_size;
+    int64_t made = (int64_t)model->config.max_positions * CODE_PIXELS;
+    int64_t pixels = made > target * target ? made : target * target;
+    bool is_bound = made > 0 && pixels < PLAN_PICTURE_PIXELS_MAX;
+    return is_bound ? (int)pixels : PLAN_PICTURE_PIXELS_MAX;
+}
+
 static void set_defaults(struct engine_options *options)
 {
+    if (options->picture_pixels == 0)
+        options->picture_pixels = default_pixels(options->model);
     if (!options->device)
         options->device = "cpu";
     if (!options->log_level)
@@ -151,6 +151,9 @@ static enum status check_options(const struct engine_options *options, struct er
         strncmp(options->device, "cuda:", strlen("cuda:")) != 0)
         return error_set(err, STATUS_INVALID, "device '%s', expected cpu, cuda or cuda:K",
                          options->device);
+    if (options->picture_pixels < 0 || options->picture_pixels > PLAN_PICTURE_PIXELS_MAX)
+        return error_set(err, STATUS_INVALID, "pictures of up to %d pixels, expected at most %d",
+                         options->picture_pixels, PLAN_PICTURE_PIXELS_MAX);
     if (options->n_pipelines == 0)
         return STATUS_OK;
     if (options->n_pipelines < 0 || options->n_pipelines > ENGINE_PIPELINES_MAX)
@@ -304,6 +307,12 @@ static enum status promise(struct engine *engine, struct engine_mail *mail, uint
     return st;
 }
 
+enum status engine_check_picture(const struct engine *engine, int width, int height,
+                                 struct error *err)
+{
+    return open_request_check_picture(width, height, engine->options.picture_pixels, err);
+}
+
 enum status engine_submit(struct engine *engine, const struct engine_request *requests, int n,
                           struct mailbox *replies, uint64_t *ids, struct error *err)
 {
@@ -315,7 +324,8 @@ enum status engine_submit(struct engine *engine, const struct engine_request *re
     enum status st = STATUS_OK;
     for (int i = 0; i < n && st == STATUS_OK; i++) {
         st = open_request_create(&mail->requests[i], &requests[i], replies,
-                                 engine->options.model->config.vocab, err);
+                                 engine->options.model->config.vocab,
+                                 engine->options.picture_pixels, err);
         mail->n += st == STATUS_OK;
     }
     if (st == STATUS_OK)

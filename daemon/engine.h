@@ -53,14 +53,15 @@ struct engine_options {
     struct picture_size picture_size; /* the cut is even inside such a one; 0 x 0: the default */
     bool codec;                       /* start a worker for pictures */
     bool draws;                       /* start a worker for ENGINE_DRAW */
-    bool no_confine; /* workers keep the system calls and capabilities they never need */
-    int kv_blocks; /* of 64 positions, a stage; 0: room for max(4, 2 (n_stages + 1)) of the longest
-                      guided pictures */
-    int prefill_rows; /* prompt tokens of a step; 0: the scheduler decides */
-    int threads;      /* of a worker; 0: its share of the cores */
-    int queue_max;    /* open requests; 0: ENGINE_QUEUE_MAX */
-    int step_wait_ms; /* a plan without its last result for so long loses a stage; 0:
-                         PIPELINE_STEP_WAIT_MS */
+    bool no_confine;    /* workers keep the system calls and capabilities they never need */
+    int kv_blocks;      /* of 64 positions, a stage; 0: as kv_size.h chooses */
+    int picture_pixels; /* of the largest picture the codec takes, whose memory a device reserves at
+                           start; 0: what the model's positions allow */
+    int prefill_rows;   /* prompt tokens of a step; 0: the scheduler decides */
+    int threads;        /* of a worker; 0: its share of the cores */
+    int queue_max;      /* open requests; 0: ENGINE_QUEUE_MAX */
+    int step_wait_ms;   /* a plan without its last result for so long loses a stage; 0:
+                           PIPELINE_STEP_WAIT_MS */
     int load_wait_ms; /* a worker that does not load in this time is lost; 0: WORKER_LOAD_WAIT_MS */
 };
 
@@ -147,6 +148,10 @@ enum status engine_create(struct engine **out, const struct engine_options *opti
  */
 enum status engine_wait_ready(struct engine *engine, int wait_ms, struct error *err);
 
+/* Whether pictures of this size are taken and made: options.picture_pixels. STATUS_INVALID. */
+enum status engine_check_picture(const struct engine *engine, int width, int height,
+                                 struct error *err);
+
 /*
  * Hands over n requests, all or none; events go to `replies`, which is held until the last event.
  *
@@ -181,12 +186,18 @@ struct engine_stage_stats {
     char units[UNITS_TEXT_BYTES]; /* "embed,0-3" */
     char digest[ENGINE_FACT_TEXT_BYTES], fingerprint[ENGINE_FACT_TEXT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
-    uint64_t workspace_bytes, device_bytes, device_free_bytes,
+    uint64_t workspace_bytes, recording_bytes, device_bytes, device_free_bytes,
         device_total_bytes;    /* 0 on the CPU */
     uint64_t busy_ns, wait_ns; /* sums over plans */
     uint64_t link_bytes;       /* sent to the next stage */
     int kv_blocks_used;
     int n_restarts;
+};
+
+/* Memory of the codec's worker; of a device, else 0: work_bytes for the largest picture,
+ * workspace_bytes of the kernels, device_bytes all it holds. */
+struct engine_codec_stats {
+    uint64_t weight_bytes, work_bytes, workspace_bytes, device_bytes, resident_bytes;
 };
 
 /* Of requests that succeeded: pictures and text. */
@@ -219,6 +230,7 @@ struct engine_stats {
     uint64_t prompt_tokens, generation_tokens, image_tokens; /* sums */
     uint64_t n_succeeded, n_failed, n_canceled, n_refused, n_preempted;
     uint64_t n_plans, n_plan_rows, n_worker_restarts, codec_busy_ns;
+    struct engine_codec_stats codec;
     double backlog_s; /* until all that is open now is done, of the pipeline that ends first; below
                          0 when not known */
     struct histogram histograms[ENGINE_HISTOGRAMS];

@@ -158,6 +158,7 @@ static void fill_stage(struct engine_stage_stats *out, const struct engine *engi
     out->resident_bytes = stage->facts.resident_bytes;
     out->file_bytes = stage->facts.file_bytes;
     out->workspace_bytes = stage->facts.workspace_bytes;
+    out->recording_bytes = stage->facts.recording_bytes;
     out->device_bytes = stage->facts.device_bytes;
     out->device_free_bytes = stage->facts.device_free_bytes;
     out->device_total_bytes = stage->facts.device_total_bytes;
@@ -201,6 +202,7 @@ static void fill_figures(struct engine *engine, struct engine_stats *out, int64_
     if (engine->codec) {
         out->n_codec_open = side_n_jobs(engine->codec);
         out->codec_busy_ns = side_busy_ns(engine->codec);
+        out->codec = *side_memory(engine->codec);
         out->n_worker_restarts += (uint64_t)side_worker(engine->codec)->n_restarts;
     }
     out->token_age_ms = engine->working ? now_ns / 1000000 - engine->last_token_ms : 0;
@@ -241,6 +243,11 @@ static void publish(struct engine *engine, int64_t now_ns)
 static void run(struct engine *engine)
 {
     int64_t now_ns = clock_monotonic_ns();
+    if (!engine->has_blocks && !find_failure(engine) &&
+        engine_choose_blocks(engine, now_ns / 1000000)) {
+        engine->has_blocks = true;
+        engine_place_waiting(engine, now_ns);
+    }
     for (int p = 0; p < engine->n_pipelines; p++) {
         pipeline_run(engine->pipelines[p], now_ns);
         engine_take_events(engine, engine->pipelines[p], now_ns);

@@ -1,6 +1,6 @@
 /*
- * engine_state.h - the engine's inside, shared by engine.c (the door), engine_loop.c (the thread)
- * and engine_work.c (requests).
+ * engine_state.h - the engine's inside, shared by engine.c (the door), engine_loop.c (the thread),
+ * engine_room.c (KV blocks) and engine_work.c (requests).
  *
  * Behind `lock` lies what callers and the loop both touch; everything else is the loop's alone once
  * the thread runs.
@@ -50,6 +50,7 @@ struct engine {
     int n_open;
     zmq_pollitem_t *items; /* [items_max] */
     int items_max;
+    bool has_blocks; /* the number of KV blocks is known; until then requests wait as OPEN_NEW */
     bool quit;
     int64_t stop_deadline_ms; /* 0: not stopping */
     int64_t last_token_ms;    /* or when work began after a time without */
@@ -70,8 +71,12 @@ struct engine {
 /* The thread. */
 void *engine_loop(void *engine);
 
+/* engine_room.c: true when the number of KV blocks was chosen; called until then. */
+bool engine_choose_blocks(struct engine *engine, int64_t now_ms);
+
 /* engine_work.c: all on the loop's thread. */
 void engine_take_mail(struct engine *engine, struct engine_mail *mail, int64_t now_ns);
+void engine_place_waiting(struct engine *engine, int64_t now_ns); /* has_blocks became true */
 void engine_take_events(struct engine *engine, struct pipeline *pipeline, int64_t now_ns);
 void engine_fail_all(struct engine *engine, const struct error *err, int64_t now_ms);
 extern const struct side_hooks engine_side_hooks;         /* context to be set */

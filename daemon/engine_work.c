@@ -96,6 +96,8 @@ static enum status place_in_pipeline(struct engine *engine, struct open_request 
     const struct engine_request *request = &open->request;
     if (engine->n_pipelines == 0)
         return error_set(err, STATUS_UNSUPPORTED, "this engine has no transformer");
+    if (!engine->has_blocks)
+        return STATUS_OK;
     open->pipeline = choose_pipeline(engine);
     struct scheduler_request wanted = {.id = open->id,
                                        .mode = modes[request->work],
@@ -154,6 +156,18 @@ static void submit(struct engine *engine, struct open_request *open, int64_t now
     engine->figures.prompt_tokens += (uint64_t)open->request.n_prompt;
     if (place(engine, open, now_ns, &err) != STATUS_OK)
         end_failed(engine, open, &err, now_ns / 1000000);
+}
+
+void engine_place_waiting(struct engine *engine, int64_t now_ns)
+{
+    struct error err;
+    for (int i = 0; i < engine->n_open;) {
+        struct open_request *open = engine->open[i];
+        if (open->place == OPEN_NEW && place(engine, open, now_ns, &err) != STATUS_OK)
+            end_failed(engine, open, &err, now_ns / 1000000); /* another takes its place */
+        else
+            i++;
+    }
 }
 
 static void cancel(struct engine *engine, struct open_request *open, int64_t now_ns)

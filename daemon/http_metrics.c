@@ -96,6 +96,13 @@ static void memory(const struct page *page, const struct engine_stats *stats)
     fprintf(page->out,
             "mgpt:cache_config_info{model_name=\"%s\",block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n",
             page->model, PLAN_BLOCK_TOKENS, stats->kv_blocks);
+    gauge(page, "codec_weight_bytes", "Weights of the picture worker.",
+          (double)stats->codec.weight_bytes);
+    gauge(page, "codec_work_bytes",
+          "Memory that the picture worker keeps for the largest picture; 0 on the CPU.",
+          (double)stats->codec.work_bytes);
+    gauge(page, "codec_device_bytes", "Device memory held by the picture worker.",
+          (double)stats->codec.device_bytes);
 }
 
 static void steps(const struct page *page, const struct engine_stats *stats)
@@ -164,6 +171,11 @@ static double workspace_bytes(const struct engine_stage_stats *stage)
     return (double)stage->workspace_bytes;
 }
 
+static double recording_bytes(const struct engine_stage_stats *stage)
+{
+    return (double)stage->recording_bytes;
+}
+
 static double device_bytes(const struct engine_stage_stats *stage)
 {
     return (double)stage->device_bytes;
@@ -196,6 +208,9 @@ static void stage_memory(const struct page *page, const struct engine_stats *sta
         {"stage_kv_bytes", "Keys and values reserved.", kv_bytes},
         {"stage_activation_bytes", "Memory for the rows of a step.", activation_bytes},
         {"stage_workspace_bytes", "Device memory the kernels work in.", workspace_bytes},
+        {"stage_recording_bytes",
+         "Device memory that recordings of steps may take at most, beside what is held.",
+         recording_bytes},
         {"stage_device_bytes", "Device memory held.", device_bytes},
         {"stage_device_free_bytes", "Device memory left for anybody, when the stage was loaded.",
          device_free_bytes},

@@ -65,6 +65,8 @@ static enum status build(struct image_job *job, struct ids *prompt, struct image
     enum status st = unirep_check_size(job->model->vocabulary, request->size, err);
     if (st == STATUS_OK) /* of the shortest prompt */
         st = served_model_check_length(job->model, OPENING_TOKENS + 1, request->size, err);
+    if (st == STATUS_OK)
+        st = engine_check_picture(job->engine, request->size.width, request->size.height, err);
     if (st != STATUS_OK)
         return error_wrap(err, STATUS_INVALID, "'size'");
     snprintf(refusal->field, sizeof(refusal->field), "prompt");

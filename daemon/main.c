@@ -4,6 +4,7 @@
  *
  * On stdout one line of JSON when every worker is loaded; everything else goes to stderr.
  */
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct settings {
     int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max,
         log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
+    struct option_size picture_max;
     bool no_confine;
 };
 
@@ -59,8 +61,11 @@ static const struct option table[] = {
     {"threads", "N", OPTION_INT, SETTING(threads), .max = 1024,
      .help = "of each worker [its share of the cores]"},
     {"kv-blocks", "N", OPTION_INT, SETTING(kv_blocks), .max = 1 << 22,
-     .help = "blocks of 64 positions in each stage [room for max(4, 2 (stages + 1)) of the largest "
-             "pictures]"},
+     .help = "blocks of 64 positions in each stage [on devices what they have left, for up to 32 "
+             "(stages + 1) of the largest pictures; else max(4, 2 (stages + 1)) of them]"},
+    {"picture-max", "WxH", OPTION_SIZE, SETTING(picture_max),
+     .help = "largest picture, by its number of pixels; a device keeps the memory for one [what "
+             "the model's positions allow, at most 2048x2048]"},
     {"prefill-chunk", "N", OPTION_INT, SETTING(prefill_chunk), .max = 65536,
      .help = "prompt tokens of a step [the scheduler decides]"},
     {"http", "HOST:PORT", OPTION_TEXT, SETTING(http), .default_value = "127.0.0.1:8086",
@@ -103,6 +108,13 @@ struct service {
     struct http_key key;
 };
 
+/* More than an int holds is refused like anything that is too much. */
+static int pixels_of(const struct option_size *size)
+{
+    int64_t pixels = (int64_t)size->width * size->height;
+    return pixels < INT_MAX ? (int)pixels : INT_MAX;
+}
+
 static enum status start_engine(struct service *service, const struct settings *settings,
                                 struct error *err)
 {
@@ -118,6 +130,7 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .codec = true,
                                     .no_confine = settings->no_confine,
                                     .kv_blocks = settings->kv_blocks,
+                                    .picture_pixels = pixels_of(&settings->picture_max),
                                     .prefill_rows = settings->prefill_chunk,
                                     .threads = settings->threads,
                                     .queue_max = settings->queue_max,

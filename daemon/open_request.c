@@ -8,8 +8,9 @@
 #include <string.h>
 
 #include "model/unirep.h"
+#include "proto/plan.h"
 
-enum { PIXELS_MAX = 8192 * 8192, SEEDS_MAX = 1 << 22 };
+enum { SEEDS_MAX = 1 << 22 };
 
 /* dst = a copy of n items, or NULL for none. */
 static bool copy_array(const void **dst, const void *src, size_t n, size_t item_bytes)
@@ -25,24 +26,30 @@ static bool copy_array(const void **dst, const void *src, size_t n, size_t item_
     return true;
 }
 
-static enum status check_size(const struct engine_request *request, struct error *err)
+enum status open_request_check_picture(int width, int height, int pixels_max, struct error *err)
 {
     int step = UNIREP_PATCH_PIXELS;
-    if (request->width < step || request->height < step || request->width % step ||
-        request->height % step || (int64_t)request->width * request->height > PIXELS_MAX)
+    if (width < step || height < step || width % step || height % step)
         return error_set(err, STATUS_INVALID,
-                         "a picture is %dx%d, expected sides that are multiples of %d",
-                         request->width, request->height, step);
+                         "a picture is %dx%d, expected sides that are multiples of %d", width,
+                         height, step);
+    if ((int64_t)width * height > pixels_max || width > PLAN_PICTURE_SIDE_MAX ||
+        height > PLAN_PICTURE_SIDE_MAX)
+        return error_set(err, STATUS_INVALID,
+                         "a picture is %dx%d, expected at most %d pixels and %d on a side (mgptd "
+                         "--picture-max)",
+                         width, height, pixels_max, PLAN_PICTURE_SIDE_MAX);
     return STATUS_OK;
 }
 
-static enum status check_request(const struct engine_request *request, int vocab, struct error *err)
+static enum status check_request(const struct engine_request *request, int vocab, int pixels_max,
+                                 struct error *err)
 {
     switch (request->work) {
     case ENGINE_ENCODE:
     case ENGINE_DECODE:
     case ENGINE_PICTURE:
-        return check_size(request, err);
+        return open_request_check_picture(request->width, request->height, pixels_max, err);
     case ENGINE_DRAW:
         if (request->n_seeds < 1 || request->n_seeds > SEEDS_MAX)
             return error_set(err, STATUS_INVALID, "%d seeds, expected 1 to %d", request->n_seeds,
@@ -85,10 +92,11 @@ static bool copy_all(struct engine_request *to, const struct engine_request *fro
 }
 
 enum status open_request_create(struct open_request **out, const struct engine_request *request,
-                                struct mailbox *replies, int vocab, struct error *err)
+                                struct mailbox *replies, int vocab, int pixels_max,
+                                struct error *err)
 {
     *out = NULL;
-    enum status st = check_request(request, vocab, err);
+    enum status st = check_request(request, vocab, pixels_max, err);
     if (st != STATUS_OK)
         return st;
     struct open_request *open = calloc(1, sizeof(*open));

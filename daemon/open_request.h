@@ -39,9 +39,14 @@ struct open_request {
     uint32_t *codes; /* of the Decode */
 };
 
-/* Checks what can be checked without the engine and copies. STATUS_INVALID, STATUS_NOMEM. */
+/* STATUS_INVALID: sides that have no codes, or more pixels than the engine takes. */
+enum status open_request_check_picture(int width, int height, int pixels_max, struct error *err);
+
+/* Checks what can be checked without the engine and copies. pixels_max: of a picture.
+ * STATUS_INVALID, STATUS_NOMEM. */
 enum status open_request_create(struct open_request **out, const struct engine_request *request,
-                                struct mailbox *replies, int vocab, struct error *err);
+                                struct mailbox *replies, int vocab, int pixels_max,
+                                struct error *err);
 void open_request_destroy(struct open_request *open); /* NULL is fine */
 
 /* Fills `body` for a job beside the pipelines; type is what side_put() wants. */

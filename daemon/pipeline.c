@@ -77,6 +77,22 @@ void pipeline_destroy(struct pipeline *pipeline)
     free(pipeline);
 }
 
+enum status pipeline_choose_blocks(struct pipeline *pipeline, int kv_blocks, struct error *err)
+{
+    struct scheduler *scheduler;
+    struct scheduler_options options = pipeline->options.scheduler;
+    CHECK(pipeline->n_in_flight == 0);
+    options.kv_blocks = kv_blocks;
+    options.epoch = pipeline->epoch;
+    enum status st = scheduler_create(&scheduler, &options, err);
+    if (st != STATUS_OK)
+        return st;
+    scheduler_destroy(pipeline->scheduler);
+    pipeline->scheduler = scheduler;
+    stages_choose_blocks(&pipeline->stages, kv_blocks);
+    return STATUS_OK;
+}
+
 struct scheduler *pipeline_scheduler(struct pipeline *pipeline)
 {
     return pipeline->scheduler;

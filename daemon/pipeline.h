@@ -45,6 +45,9 @@ void pipeline_run(struct pipeline *pipeline, int64_t now_ns);
 bool pipeline_on_message(struct pipeline *pipeline, const struct frame_peer *peer,
                          const struct message *message, int64_t now_ns);
 
+/* Where options.stages.kv_blocks was 0: before any request. On error the pipeline is as it was. */
+enum status pipeline_choose_blocks(struct pipeline *pipeline, int kv_blocks, struct error *err);
+
 struct scheduler *pipeline_scheduler(struct pipeline *pipeline);
 struct stages *pipeline_stages(struct pipeline *pipeline);
 

@@ -24,7 +24,8 @@ struct side {
     struct error reason;
     struct entry entries[SIDE_JOBS_MAX]; /* [n] in order; sent ones first */
     int n;
-    uint64_t weight_bytes, busy_ns;
+    struct engine_codec_stats memory;
+    uint64_t busy_ns;
 };
 
 enum status side_create(struct side **out, const struct side_options *options, struct error *err)
@@ -70,9 +71,9 @@ const struct error *side_failure(const struct side *side)
     return side->failed ? &side->reason : NULL;
 }
 
-uint64_t side_weight_bytes(const struct side *side)
+const struct engine_codec_stats *side_memory(const struct side *side)
 {
-    return side->weight_bytes;
+    return &side->memory;
 }
 
 uint64_t side_busy_ns(const struct side *side)
@@ -154,6 +155,7 @@ static void greet(struct side *side, int64_t now_ms)
     load.epoch = (uint64_t)side->worker.life;
     load.compute = MGPT__COMPUTE__COMPUTE_F32;
     load.link_bind = "";
+    load.pixels_max = (uint32_t)side->options.pixels_max;
     side->loading = true;
     side->asked_ms = now_ms;
     if (worker_send(&side->worker, MESSAGE_LOAD, &load.base, &err) != STATUS_OK)
@@ -257,7 +259,10 @@ bool side_on_message(struct side *side, const struct frame_peer *peer,
     case MESSAGE_LOADED:
         side->loading = false;
         side->loaded = side->was_loaded = true;
-        side->weight_bytes = message->loaded->weight_bytes;
+        side->memory = (struct engine_codec_stats){
+            message->loaded->weight_bytes, message->loaded->activation_bytes,
+            message->loaded->workspace_bytes, message->loaded->device_bytes,
+            message->loaded->resident_bytes};
         break;
     case MESSAGE_ENCODED:
         side->busy_ns += message->encoded->busy_ns;

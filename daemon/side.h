@@ -10,6 +10,7 @@
 #ifndef MGPT_DAEMON_SIDE_H
 #define MGPT_DAEMON_SIDE_H
 
+#include "daemon/engine.h"
 #include "daemon/worker.h"
 
 enum {
@@ -28,6 +29,7 @@ struct side_options {
     struct crew *crew;
     Mgpt__Role role; /* ROLE_STAGE does draws and is loaded with nothing */
     int load_wait_ms;
+    int pixels_max; /* codec: of a picture */
     struct side_hooks hooks;
 };
 
@@ -62,7 +64,7 @@ int side_n_jobs(const struct side *side);
 const struct error *side_failure(const struct side *side);
 
 /* What the worker said when it was loaded. */
-uint64_t side_weight_bytes(const struct side *side);
+const struct engine_codec_stats *side_memory(const struct side *side);
 uint64_t side_busy_ns(const struct side *side);
 
 #endif

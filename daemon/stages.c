@@ -79,6 +79,7 @@ void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why)
     worker_lose(&stage->worker, now_ms, end);
     snprintf(text, sizeof(text), "the worker of %s (pid %d) is lost: %s: %s", stage->worker.name,
              pid, why, end);
+    stage->asked_room = stage->has_room = false;
     stage->loading = stage->loaded = false;
     stage->asked_epoch = stage->epoch = 0;
     stage->linked_life = stage->connecting_life = 0;
@@ -178,7 +179,8 @@ const char *stages_link_name(const struct stages *stages, int k)
     return link_to_next(stages, k) == MGPT__LINK_KIND__LINK_NCCL ? "nccl" : "zmq";
 }
 
-static void send_load(struct stages *stages, int k, int64_t now_ms)
+/* Names a new endpoint for the stage to listen at. */
+static void fill_load(Mgpt__Load *load, struct stages *stages, int k)
 {
     struct stage *stage = &stages->list[k];
     const struct stages_options *options = &stages->options;
@@ -187,22 +189,74 @@ static void send_load(struct stages *stages, int k, int64_t now_ms)
     stage->endpoint[0] = 0;
     if (k > 0)
         private_folder_endpoint(&options->crew->folder, stage->endpoint, name);
-    Mgpt__Load load = MGPT__LOAD__INIT;
-    load.epoch = stages->epoch;
-    load.stage_index = (uint32_t)k;
-    load.n_stages = (uint32_t)stages->n;
-    load.first_unit = (uint32_t)stage->first_unit;
-    load.last_unit = (uint32_t)stage->last_unit;
-    load.compute = options->compute;
-    load.kv_blocks = (uint32_t)options->kv_blocks;
-    load.rows_max = (uint32_t)options->rows_max;
-    load.link_bind = stage->endpoint;
+    mgpt__load__init(load);
+    load->epoch = stages->epoch;
+    load->stage_index = (uint32_t)k;
+    load->n_stages = (uint32_t)stages->n;
+    load->first_unit = (uint32_t)stage->first_unit;
+    load->last_unit = (uint32_t)stage->last_unit;
+    load->compute = options->compute;
+    load->kv_blocks = (uint32_t)options->kv_blocks;
+    load->rows_max = (uint32_t)options->rows_max;
+    load->link_bind = stage->endpoint;
     /* Longer than our own limit of a step, so that it is us who find the stage that hangs. */
-    load.activation_ms = 2 * (uint32_t)options->step_wait_ms;
-    load.first_number = 1;
-    load.sequences_max = (uint32_t)options->sequences_max;
-    load.outputs_max = (uint32_t)options->outputs_max;
-    load.link = stage->loaded_link = link_to_load(stages, k);
+    load->activation_ms = 2 * (uint32_t)options->step_wait_ms;
+    load->first_number = 1;
+    load->sequences_max = (uint32_t)options->sequences_max;
+    load->outputs_max = (uint32_t)options->outputs_max;
+    load->link = link_to_load(stages, k);
+}
+
+static void ask_room(struct stages *stages, int k, int64_t now_ms)
+{
+    Mgpt__Load load;
+    Mgpt__AskRoom ask = MGPT__ASK_ROOM__INIT;
+    if (!check_nccl(stages, k, now_ms))
+        return;
+    fill_load(&load, stages, k);
+    load.kv_blocks = 1;
+    ask.load = &load;
+    stages->list[k].asked_room = true;
+    stages->list[k].asked_ms = now_ms;
+    send_or_lose(stages, k, MESSAGE_ASK_ROOM, &ask.base, now_ms);
+}
+
+bool stages_have_greeted(const struct stages *stages)
+{
+    for (int k = 0; k < stages->n; k++)
+        if (!has_hello(&stages->list[k]))
+            return false;
+    return true;
+}
+
+bool stages_ask_rooms(struct stages *stages, int64_t now_ms)
+{
+    bool have_all = stages_have_greeted(stages);
+    for (int k = 0; have_all && k < stages->n && !stages->failed; k++)
+        if (!stages->list[k].asked_room)
+            ask_room(stages, k, now_ms);
+    for (int k = 0; k < stages->n; k++)
+        have_all = have_all && stages->list[k].has_room;
+    return have_all;
+}
+
+void stages_choose_blocks(struct stages *stages, int kv_blocks)
+{
+    CHECK(stages->options.kv_blocks == 0);
+    stages->options.kv_blocks = kv_blocks;
+}
+
+void stages_give_up(struct stages *stages, const struct error *err)
+{
+    fail(stages, err->code, err->text);
+}
+
+static void send_load(struct stages *stages, int k, int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    Mgpt__Load load;
+    fill_load(&load, stages, k);
+    stage->loaded_link = load.link;
     stage->loading = true;
     stage->asked_epoch = stages->epoch;
     stage->asked_ms = now_ms;
@@ -255,6 +309,9 @@ static void check_deadlines(struct stages *stages, int k, int64_t now_ms)
     } else if (stage->loading) {
         if (now_ms - stage->asked_ms > options->load_wait_ms)
             stages_lose(stages, k, now_ms, "it did not load its units in time");
+    } else if (stage->asked_room && !stage->has_room) {
+        if (now_ms - stage->asked_ms > options->step_wait_ms)
+            stages_lose(stages, k, now_ms, "it did not say what room it has in time");
     } else if (stage->asked_epoch != stage->epoch) {
         if (now_ms - stage->asked_ms > options->step_wait_ms)
             stages_lose(stages, k, now_ms, "it did not answer a reset in time");
@@ -273,7 +330,7 @@ static void advance_stage(struct stages *stages, int k, int64_t now_ms)
     if (worker_may_start(&stage->worker, now_ms))
         start(stages, k, now_ms);
     else if (has_hello(stage) && !stage->loading && !stage->loaded) {
-        if (check_nccl(stages, k, now_ms))
+        if (stages->options.kv_blocks > 0 && check_nccl(stages, k, now_ms))
             send_load(stages, k, now_ms);
     } else if (stage->loaded && stage->asked_epoch != stages->epoch)
         send_reset(stages, k, now_ms);
@@ -351,6 +408,26 @@ static bool check_fingerprint(struct stages *stages, int k, const Mgpt__Loaded *
     return true;
 }
 
+static void on_room(struct stages *stages, int k, const Mgpt__Room *room)
+{
+    struct stage *stage = &stages->list[k];
+    stage->has_room = true;
+    stage->room = (struct kv_size_stage){.is_device = strcmp(stage->worker.device, "cpu") != 0,
+                                         .free_bytes = room->free_bytes,
+                                         .total_bytes = room->total_bytes,
+                                         .need_bytes = room->weight_bytes + room->activation_bytes +
+                                                       room->recording_bytes,
+                                         .block_bytes = room->block_bytes};
+    snprintf(stage->room.memory, sizeof(stage->room.memory), "%s %s", stage->worker.host,
+             stage->worker.device);
+    log_debug("engine",
+              "room name=\"%s\" memory=\"%s\" free_bytes=%llu total_bytes=%llu need_bytes=%llu "
+              "block_bytes=%llu",
+              stage->worker.name, stage->room.memory, (unsigned long long)room->free_bytes,
+              (unsigned long long)room->total_bytes, (unsigned long long)stage->room.need_bytes,
+              (unsigned long long)room->block_bytes);
+}
+
 static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, int64_t now_ms)
 {
     struct stage *stage = &stages->list[k];
@@ -382,6 +459,7 @@ static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, 
     facts->resident_bytes = loaded->resident_bytes;
     facts->file_bytes = loaded->file_bytes;
     facts->workspace_bytes = loaded->workspace_bytes;
+    facts->recording_bytes = loaded->recording_bytes;
     facts->device_bytes = loaded->device_bytes;
     facts->device_free_bytes = loaded->device_free_bytes;
     facts->device_total_bytes = loaded->device_total_bytes;
@@ -427,7 +505,8 @@ static void on_failure(struct stages *stages, int k, const Mgpt__Failure *failur
         fail(stages, STATUS_LOST, text);
         return;
     }
-    if (failure->type == MESSAGE_LOAD && !stages->was_ready) {
+    if ((failure->type == MESSAGE_LOAD || failure->type == MESSAGE_ASK_ROOM) &&
+        !stages->was_ready) {
         char text[ERROR_TEXT_BYTES];
         snprintf(text, sizeof(text), "%s: %s", stage->worker.name, failure->text);
         fail(stages,
@@ -444,6 +523,9 @@ void stages_on_message(struct stages *stages, int k, const struct message *messa
     struct stage *stage = &stages->list[k];
     stage->worker.heard_ms = now_ms;
     switch (message->type) {
+    case MESSAGE_ROOM:
+        on_room(stages, k, message->room);
+        break;
     case MESSAGE_LOADED:
         on_loaded(stages, k, message->loaded, now_ms);
         break;

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "daemon/engine.h"
+#include "daemon/kv_size.h"
 #include "daemon/worker.h"
 #include "scheduler/cut.h"
 
@@ -31,7 +32,8 @@ struct stages_options {
     const struct cut_stage *cut; /* [n_stages] copied */
     Mgpt__Compute compute;
     enum engine_link link;
-    int kv_blocks, rows_max, sequences_max, outputs_max;
+    int kv_blocks; /* 0: nothing is loaded before stages_choose_blocks() */
+    int rows_max, sequences_max, outputs_max;
     int step_wait_ms, load_wait_ms;
 };
 
@@ -41,13 +43,15 @@ struct stage_facts {
     char digest[STAGE_FACT_BYTES];
     char fingerprint[STAGE_FACT_BYTES];
     uint64_t weight_bytes, kv_bytes, activation_bytes, resident_bytes, file_bytes;
-    uint64_t workspace_bytes, device_bytes, device_free_bytes,
+    uint64_t workspace_bytes, recording_bytes, device_bytes, device_free_bytes,
         device_total_bytes; /* 0 on the CPU */
 };
 
 struct stage {
     struct worker worker;
     int first_unit, last_unit;
+    bool asked_room, has_room; /* in this life: AskRoom was sent, Room came */
+    struct kv_size_stage room;
     bool loading, loaded;       /* in this life */
     uint64_t asked_epoch;       /* of the last Load or Reset sent in this life */
     uint64_t epoch;             /* the stage said that it is ready for it */
@@ -89,6 +93,15 @@ void stages_on_message(struct stages *stages, int k, const struct message *messa
 /* Stage k is of no use any more (its process ended, it passed a deadline, it broke the protocol).
  */
 void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why);
+
+/*
+ * Where nobody says how many KV blocks there shall be: when every stage has said hello, asks each
+ * what it needs and what its memory has, once. True when all have answered: list[k].room.
+ */
+bool stages_ask_rooms(struct stages *stages, int64_t now_ms);
+bool stages_have_greeted(const struct stages *stages);
+void stages_choose_blocks(struct stages *stages, int kv_blocks);     /* loading begins */
+void stages_give_up(struct stages *stages, const struct error *err); /* they cannot work at all */
 
 /* What carries activations from stage k to the next: "nccl", "zmq", "" while there is no link. */
 const char *stages_link_name(const struct stages *stages, int k);

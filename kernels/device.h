@@ -31,6 +31,7 @@ struct device_operations {
     enum status (*replay)(struct device *device, const void *owner, uint64_t key, stream_work work, void *context);
     void (*forget)(struct device *device, const void *owner);
     uint64_t (*n_replays)(const struct device *device);
+    size_t (*recording_bytes)(const struct device *device); /* beside held_bytes, at most */
 
     enum status (*embedding)(struct device *device, void *y, const int32_t *ids, const void *table, enum dtype dtype,
                              int n_rows, int hidden);

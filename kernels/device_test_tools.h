@@ -7,6 +7,20 @@
 
 #include "kernels/test_tools.h"
 
+#ifdef MGPT_SIMGPU
+#include <simgpu_counters.h>
+#endif
+
+/* Allocations on the device so far, whoever made them; on a real one nobody counts. */
+static inline size_t count_allocations(void)
+{
+#ifdef MGPT_SIMGPU
+    return simgpu_n_allocations();
+#else
+    return 0;
+#endif
+}
+
 static inline struct stream *open_device(void)
 {
     struct stream_options options = {.n_threads = 1, .device = DEVICE_CUDA};

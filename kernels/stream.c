@@ -255,6 +255,11 @@ uint64_t stream_n_replays(const struct stream *stream)
     return stream->device ? stream->device->operations->n_replays(stream->device) : 0;
 }
 
+size_t stream_recording_bytes(const struct stream *stream)
+{
+    return stream->device ? stream->device->operations->recording_bytes(stream->device) : 0;
+}
+
 size_t stream_held_bytes(const struct stream *stream)
 {
     return stream->device ? stream->device->operations->held_bytes(stream->device) : 0;

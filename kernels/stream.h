@@ -31,7 +31,15 @@ enum code_path {
     CODE_PATH_COUNT
 };
 
-/* Part of a job's numeric fingerprint: raised when a change of any kernel changes bits. */
+/*
+ * Part of a job's numeric fingerprint, beside the code path, which names processor or device and
+ * libraries. Raised with any change after which one path gives other bits than the build before it:
+ * the order of a sum, a fused or split product, the splits of attention, an approximation, the
+ * sizes that products are padded to, the workspace or the reductions that cuBLASLt may use, options
+ * of a compiler. A picture begun by a build of another version then starts anew instead of going on
+ * in other bits. Not raised for speed alone, for a new path, or for what tests show to be
+ * bit-equal.
+ */
 enum { KERNELS_NUMERICS_VERSION = 1 };
 
 enum { STREAM_THREADS_MAX = 256 };
@@ -117,6 +125,10 @@ void stream_forget(struct stream *stream, const void *owner);
 
 /* How often a recording was launched instead of work. */
 uint64_t stream_n_replays(const struct stream *stream);
+
+/* Device memory that recordings take at most, beside what the stream holds; 0 where there are none.
+ * When it is used up, new kinds of steps run unrecorded. */
+size_t stream_recording_bytes(const struct stream *stream);
 
 /* Device memory held through this stream, with what it took for itself when it was created; 0 on
  * the CPU. */

@@ -44,6 +44,8 @@ static const struct message_kind *find_kind(int type)
         [MESSAGE_DECODED] = {"Decoded", &mgpt__decoded__descriptor, PICTURE_BYTES},
         [MESSAGE_DRAW] = {"Draw", &mgpt__draw__descriptor, PLAN_BYTES},
         [MESSAGE_DRAWN] = {"Drawn", &mgpt__drawn__descriptor, PLAN_BYTES},
+        [MESSAGE_ASK_ROOM] = {"AskRoom", &mgpt__ask_room__descriptor, SMALL_BYTES},
+        [MESSAGE_ROOM] = {"Room", &mgpt__room__descriptor, SMALL_BYTES},
     };
     return type > MESSAGE_NONE && type < MESSAGE_TYPES ? &kinds[type] : NULL;
 }

@@ -45,6 +45,8 @@ enum message_type {
     MESSAGE_DECODED = 19,
     MESSAGE_DRAW = 20,
     MESSAGE_DRAWN = 21,
+    MESSAGE_ASK_ROOM = 22,
+    MESSAGE_ROOM = 23,
     MESSAGE_TYPES
 };
 
@@ -76,6 +78,8 @@ struct message {
         Mgpt__Decoded *decoded;
         Mgpt__Draw *draw;
         Mgpt__Drawn *drawn;
+        Mgpt__AskRoom *ask_room;
+        Mgpt__Room *room;
     };
 };
 

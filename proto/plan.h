@@ -33,6 +33,8 @@ enum {
     PLAN_ROW_ERRORS_MAX = 256, /* RowErrors in a result; outputs beyond fail as a whole plan */
     PLAN_DRAW_SEEDS_MAX = 65536,
     PLAN_BLOCK_POSITIONS = 64,
+    PLAN_PICTURE_SIDE_MAX = 8192,          /* pixels, each way, of a picture that a codec takes */
+    PLAN_PICTURE_PIXELS_MAX = 2048 * 2048, /* and all of them; limit of Load.pixels_max */
 };
 
 /* What the model and the loaded stage allow. */

@@ -5,10 +5,12 @@ usage: run_all.py BUILD [WORD ...]       with words, only tests whose names cont
        run_all.py BUILD --phases [BUILD=WORD,WORD ...]   all of BUILD, then of further builds the named ones ("unit": the unit test
                                                           programs), then each fuzz target for some seconds where BUILD/fuzz has them
 The last line is 'N passed, N failed' (', N skipped' may follow). Exit 0 when nothing failed and something ran.
+Each file of process tests runs in a process of its own (--file NAME), so that whatever ends one is told by another.
 """
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -38,7 +40,7 @@ def run_program(name, command, limit_s):
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s)
         output, code = done.stdout.decode(errors="replace"), done.returncode
     except subprocess.TimeoutExpired as late:
-        output, code = (late.stdout or b"").decode(errors="replace") + f"\nended after {limit_s} s", -1
+        output, code = (late.stdout or b"").decode(errors="replace") + f"\nended after {limit_s} s", -signal.SIGKILL
     counts = [sum(int(n) for n in re.findall(rf"\[  {word}  \] (\d+) test\(s\)", output))
               for word in ("PASSED", "FAILED", "SKIPPED")]
     if code == 0 and not any(counts):
@@ -48,32 +50,73 @@ def run_program(name, command, limit_s):
     word = "ok    " if code == 0 else "FAILED"
     print(f"{word} {name}: {counts[0]} passed, {counts[1]} failed ({time.monotonic() - started:.1f} s)", flush=True)
     if code != 0:
-        print(output[-6000:], flush=True)
+        print(output[-6000:] + f"\n{name}: {how_it_ended(code)}", flush=True)
     return counts
 
 
 class Result(unittest.TextTestResult):
     """Prints each test with its time, so that a slow one is seen."""
+    running = "no test"  # the one that an end from outside hits
 
     def startTest(self, test):
         super().startTest(test)
         self.started = time.monotonic()
+        Result.running = test.id()
+
+    def stopTest(self, test):
+        super().stopTest(test)
+        Result.running = f"no test, after {test.id()}"
 
     def addSuccess(self, test):
         unittest.TestResult.addSuccess(self, test)
         print(f"ok     {test.id()} ({time.monotonic() - self.started:.1f} s)", flush=True)
 
 
+def say_end(number, _):
+    """Whoever ends this process from outside is not answered with silence."""
+    print(f"FAILED ended by {signal.Signals(number).name} in {Result.running}", flush=True)
+    os._exit(128 + number)
+
+
+def run_file(name):
+    """One file's tests, in this process; the last line has their counts, the exit code says that it was reached."""
+    suite = unittest.defaultTestLoader.loadTestsFromName(name)
+    result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
+    bad = len({str(test) for test, _ in result.failures + result.errors}) + len(result.unexpectedSuccesses)
+    print(counts_line([max(0, result.testsRun - bad - len(result.skipped)), bad, len(result.skipped)]), flush=True)
+
+
+def counts_line(totals):
+    return f"{totals[0]} passed, {totals[1]} failed" + (f", {totals[2]} skipped" if totals[2] else "")
+
+
+def how_it_ended(code):
+    return f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
+
+
+def run_told(what, words, codes, **environment):
+    """Runs this program with other words and shows what it says; its counts, or a failure in words when it ended without."""
+    child = subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, errors="replace",
+                             env=dict(os.environ, **environment))
+    counts = None
+    for line in child.stdout:
+        if counts:
+            print(counts_line(counts), flush=True)
+        counts = re.fullmatch(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\n", line)
+        counts = [int(n or 0) for n in counts.groups()] if counts else None
+        if not counts:
+            print(line, end="", flush=True)
+    code = child.wait()
+    if counts and code in codes:
+        return counts
+    print(f"FAILED {what} ended before its tests did: {how_it_ended(code)}", flush=True)
+    return add(counts or [0, 0, 0], [0, 1, 0])
+
+
 def run_python(names):
-    sys.path.insert(0, HERE)
     totals = [0, 0, 0]
     for name in names:
-        suite = unittest.defaultTestLoader.loadTestsFromName(name)
-        result = unittest.TextTestRunner(stream=sys.stdout, verbosity=0, resultclass=Result).run(suite)
-        bad = len({str(test) for test, _ in result.failures + result.errors}) + len(result.unexpectedSuccesses)
-        totals[1] += bad
-        totals[2] += len(result.skipped)
-        totals[0] += max(0, result.testsRun - bad - len(result.skipped))
+        totals = add(totals, run_told(name, ["--file", name], (0,)))
     return totals
 
 
@@ -97,16 +140,7 @@ def run_phase(build, words):
     """A build of its own in a process of its own: what a sanitizer slows down or ends must not touch the others."""
     print(f"== {build}: {' '.join(words)}", flush=True)
     suppressions = f"suppressions={os.path.join(HERE, 'tsan.supp')}"
-    done = subprocess.Popen([sys.executable, __file__, build, *words], stdout=subprocess.PIPE, text=True,
-                            env=dict(os.environ, TSAN_OPTIONS=suppressions))
-    last = ""
-    for last in done.stdout:
-        if not re.fullmatch(r"\d+ passed, \d+ failed(, \d+ skipped)?\n", last):
-            print(last, end="", flush=True)
-    counts = [int(n) for n in re.findall(r"\d+", last)]
-    if done.wait() not in (0, 1) or len(counts) not in (2, 3):
-        return [0, 1, 0]
-    return (counts + [0])[:3]
+    return run_told(f"the phase {build}", [build, *words], (0, 1), TSAN_OPTIONS=suppressions)
 
 
 def run_fuzzers(build):
@@ -122,6 +156,11 @@ def run_fuzzers(build):
 
 
 def main():
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, say_end)
+    if sys.argv[1:2] == ["--file"]:
+        return run_file(sys.argv[2])
     build, words = os.path.abspath(sys.argv[1]), sys.argv[2:]
     if words[:1] == ["--phases"]:
         totals = run_build(build, [])
@@ -131,7 +170,7 @@ def main():
         totals = add(totals, run_fuzzers(build))
     else:
         totals = run_build(build, words)
-    print(f"{totals[0]} passed, {totals[1]} failed" + (f", {totals[2]} skipped" if totals[2] else ""))
+    print(counts_line(totals))
     return 1 if totals[1] or not totals[0] else 0
 
 

@@ -6,8 +6,10 @@ logits: mean total variation of the softmax <= 0.04 (the reference in bf16 itsel
 where the reference's gap exceeds 0.2 standard deviations; greedy tokens equal up to the first place whose reference
 margin is below 1e-3.
 """
+import concurrent.futures
 import os
 import tempfile
+import threading
 import unittest
 
 import numpy as np
@@ -29,23 +31,32 @@ def softmax(rows):
 
 
 class GoldenTest(unittest.TestCase):
-    """test_goldens_device.py sets these: where the codec works, and where the stages do."""
-    device, stages = (), ()
+    """test_goldens_device.py sets these: where the codec and draws work, where the stages do, and how many cases run at once."""
+    device, stages, at_once = (), (), 1
 
     def setUp(self):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
-        self.tmp = folder.name
+        self.folder = folder.name
+
+    @property
+    def tmp(self):
+        """A folder for each thread: cases that run at once do not meet in files."""
+        folder = os.path.join(self.folder, str(threading.get_ident()))
+        os.makedirs(folder, exist_ok=True)
+        return folder
 
     def file(self, name):
         return os.path.join(self.tmp, name)
 
-    def each(self, group, check):
-        """Calls check(golden, case) for every case of a group, so that one failure does not hide the others."""
-        for golden in GOLDENS:
-            for index, case in enumerate(golden.cases[group]):
+    def each(self, group, check, n_cases=None):
+        """Calls check(golden, case) for every case of a group, or its first, so that one failure does not hide the others."""
+        cases = [(golden, index, case) for golden in GOLDENS for index, case in enumerate(golden.cases[group][:n_cases])]
+        with concurrent.futures.ThreadPoolExecutor(self.at_once) as pool:
+            runs = [pool.submit(check, golden, case) for golden, _, case in cases]
+            for (golden, index, _), run in zip(cases, runs):
                 with self.subTest(model=golden.name, group=group, index=index):
-                    check(golden, case)
+                    run.result()
 
     def generate(self, golden, case, *more):
         if "conversation" in case:
@@ -78,7 +89,7 @@ class TextTest(GoldenTest):
     def test_conversations(self):
         def check(golden, case):
             ids = mgpt_json("inspect", "prompt", "--model", golden.model, "--conversation",
-                            golden.conversation(self.tmp, case), "--target-size", 128)
+                            golden.conversation(self.tmp, case), "--target-size", 128, *self.device)
             self.assertEqual(frame(ids), frame(case["ids"]))
             wrong = sum(a != b for a, b in zip(ids, case["ids"]))
             self.assertLessEqual(wrong, 0.02 * len(ids) if case["images"] else 0)
@@ -162,27 +173,55 @@ class GreedyTest(GoldenTest):
         self.each("greedy", check)
 
 
+class SampledTest(GoldenTest):
+    link = "zmq"
+
+    def test_sampled(self):
+        """bf16, one seed: the same tokens in 1, 2 and 4 stages, each stage a process of its own."""
+        def check(golden, case):
+            first = None
+            for stages in (1, 2, 4):
+                got = self.generate(golden, case, "--temperature", 1, "--image-top-k", 500, "--seed", 5, "--stages", stages)
+                self.assertEqual(len({stage["pid"] for stage in got["stages"]}), stages)
+                self.assertEqual([stage["link"] for stage in got["stages"]], [self.link] * (stages - 1) + [""])
+                first = first or got["ids"]
+                self.assertEqual(got["ids"], first)
+                self.assertGreater(len(set(first)), 3)
+
+        self.each("greedy", check, 2)
+
+
 class DrawTest(GoldenTest):
+    SETTINGS = ((50, 1.0, False), (13, 0.7, True), (1, 1.0, False))  # k, temperature, ties with the k-th
+
+    def logits_of_a_draw(self, ties):
+        random = np.random.default_rng(7)
+        logits = random.normal(0, 0.3, 10240).astype("<f4")
+        best = random.choice(np.arange(4, 8196), 60, False)
+        logits[best] = np.repeat(np.linspace(6, 4, 12), 5) if ties else np.linspace(6, 3, 60)
+        logits[9000:9010] = 20  # text ids: masked inside a picture
+        return logits
+
+    def draw(self, logits, k, temperature, n, *more):
+        """The ids of seeds 0 to n - 1."""
+        path = self.file("logits.safetensors")
+        write_tensors(path, {"logits": logits[None]})
+        ids = mgpt_json("inspect", "sample", "--model", GOLDENS[0].model, "--logits", path, "--image-top-k", k,
+                        "--temperature", temperature, "--seeds", f"0-{n - 1}", *more)
+        self.assertEqual(len(ids), n)
+        return np.array(ids)
+
     def test_law_of_the_draw(self):
         """20,000 draws follow softmax after top-k (ties with the k-th stay) and temperature."""
-        golden, draws = GOLDENS[0], 20000
-        for k, temperature, ties in [(50, 1.0, False), (13, 0.7, True), (1, 1.0, False)]:
+        for k, temperature, ties in self.SETTINGS:
             with self.subTest(k=k, temperature=temperature):
-                random = np.random.default_rng(7)
-                logits = random.normal(0, 0.3, 10240).astype("<f4")
-                best = random.choice(np.arange(4, 8196), 60, False)
-                logits[best] = np.repeat(np.linspace(6, 4, 12), 5) if ties else np.linspace(6, 3, 60)
-                logits[9000:9010] = 20  # text ids: masked inside a picture
-                path = self.file("logits.safetensors")
-                write_tensors(path, {"logits": logits[None]})
-                ids = np.array(mgpt_json("inspect", "sample", "--model", golden.model, "--logits", path, "--image-top-k", k,
-                                         "--temperature", temperature, "--seeds", f"0-{draws - 1}"))
+                logits = self.logits_of_a_draw(ties)
+                ids = self.draw(logits, k, temperature, 20000)
                 allowed = logits.astype(float)
                 allowed[:4] = allowed[8196:] = -np.inf
                 law = np.where(allowed >= np.sort(allowed)[-k], np.exp((allowed - allowed.max()) / temperature), 0)
                 law /= law.sum()
-                self.assertEqual(len(ids), draws)
-                variation = 0.5 * np.abs(np.bincount(ids, minlength=law.size) / draws - law).sum()
+                variation = 0.5 * np.abs(np.bincount(ids, minlength=law.size) / len(ids) - law).sum()
                 self.assertLessEqual(variation, 0.035)
 
 

@@ -138,7 +138,7 @@ class Refusals(unittest.TestCase):
         self.refused("sm_75, expected sm_80 or newer", more=ON_DEVICE, SIMGPU_CAPABILITY="7.5")
 
     def test_too_little_memory(self):
-        self.refused("needs 190 MiB", "KV cache 187", "of 200", "--stages", "--kv-blocks", SIMGPU_MEMORY_MB="200",
+        self.refused("needs 318 MiB", "KV cache 187", "recorded steps 128", "of 200", "--stages", "--kv-blocks", SIMGPU_MEMORY_MB="200",
                      more=(*ON_DEVICE, "--stages", 2, "--kv-blocks", 3000))
 
     def test_other_versions_of_nccl(self):

@@ -6,6 +6,7 @@
 
 #include <stdlib.h>
 
+#include "base/check.h"
 #include "kernels/stream.h"
 #include "model/vqgan_checkpoint.h"
 #include "worker/codec_graph.h"
@@ -13,18 +14,21 @@
 struct codec {
     struct stream *stream;
     struct codec_network network;
+    int pixels_max;
+    void *memory; /* [memory_bytes] of the device, for the plan of any picture; NULL on the CPU */
+    size_t memory_bytes;
 };
 
-enum status codec_check_size(int width, int height, struct error *err)
+enum status codec_check_size(const struct codec *codec, int width, int height, struct error *err)
 {
     if (width < CODEC_PATCH || height < CODEC_PATCH || width % CODEC_PATCH || height % CODEC_PATCH)
         return error_set(err, STATUS_INVALID,
                          "a picture of %dx%d has no codes: expected multiples of %d", width, height,
                          CODEC_PATCH);
-    if (width > CODEC_SIDE_MAX || height > CODEC_SIDE_MAX || width > CODEC_PIXELS_MAX / height)
+    if (width > CODEC_SIDE_MAX || height > CODEC_SIDE_MAX || width > codec->pixels_max / height)
         return error_set(err, STATUS_INVALID,
                          "a picture of %dx%d is too large: expected sides up to %d and %d pixels",
-                         width, height, CODEC_SIDE_MAX, CODEC_PIXELS_MAX);
+                         width, height, CODEC_SIDE_MAX, codec->pixels_max);
     return STATUS_OK;
 }
 
@@ -46,6 +50,41 @@ static enum status load(struct codec *codec, const char *vq_dir, struct error *e
     return st;
 }
 
+static size_t larger_plan(const struct codec *codec, int width, int height)
+{
+    struct codec_plan encode, decode;
+    codec_plan_encode(&encode, &codec->network, width, height);
+    codec_plan_decode(&decode, &codec->network, width, height);
+    return encode.bytes > decode.bytes ? encode.bytes : decode.bytes;
+}
+
+/* What a plan needs depends on the number of pixels alone, whatever the sides. Each is asked, since
+ * rounding may let a smaller picture need a little more. */
+static size_t largest_plan(const struct codec *codec)
+{
+    size_t largest = 0;
+    for (int n = 1; n <= codec->pixels_max / (CODEC_PATCH * CODEC_PATCH); n++) {
+        size_t bytes = larger_plan(codec, n * CODEC_PATCH, CODEC_PATCH);
+        largest = bytes > largest ? bytes : largest;
+    }
+    return largest;
+}
+
+static enum status reserve(struct codec *codec, struct error *err)
+{
+    size_t free_bytes, total_bytes;
+    if (!stream_room(codec->stream, &free_bytes, &total_bytes))
+        return STATUS_OK;
+    codec->memory_bytes = largest_plan(codec);
+    if (codec->memory_bytes > free_bytes)
+        return error_set(err, STATUS_NOMEM,
+                         "pictures of %d pixels need %zu MiB of device memory to work in, free are "
+                         "%zu of %zu: allow smaller ones (mgptd: --picture-max)",
+                         codec->pixels_max, codec->memory_bytes >> 20, free_bytes >> 20,
+                         total_bytes >> 20);
+    return stream_alloc(codec->stream, &codec->memory, codec->memory_bytes, err);
+}
+
 enum status codec_create(struct codec **out, const struct codec_options *opt, struct error *err)
 {
     *out = NULL;
@@ -53,7 +92,10 @@ enum status codec_create(struct codec **out, const struct codec_options *opt, st
     if (!codec)
         return error_set(err, STATUS_NOMEM, "cannot allocate the codec");
     codec->stream = opt->stream;
+    codec->pixels_max = opt->pixels_max > 0 ? opt->pixels_max : CODEC_PIXELS_MAX;
     enum status st = load(codec, opt->vq_dir, err);
+    if (st == STATUS_OK)
+        st = reserve(codec, err);
     if (st != STATUS_OK) {
         codec_destroy(codec);
         return error_wrap(err, st, "cannot load the picture codec");
@@ -66,6 +108,7 @@ void codec_destroy(struct codec *codec)
 {
     if (!codec)
         return;
+    stream_free(codec->stream, codec->memory, codec->memory_bytes);
     codec_network_fini(&codec->network);
     free(codec);
 }
@@ -87,10 +130,12 @@ static size_t pixel_bytes(int width, int height)
 
 size_t codec_work_bytes(const struct codec *codec, int width, int height)
 {
-    struct codec_plan encode, decode;
-    codec_plan_encode(&encode, &codec->network, width, height);
-    codec_plan_decode(&decode, &codec->network, width, height);
-    return (encode.bytes > decode.bytes ? encode.bytes : decode.bytes) + pixel_bytes(width, height);
+    return larger_plan(codec, width, height) + pixel_bytes(width, height);
+}
+
+size_t codec_reserved_bytes(const struct codec *codec)
+{
+    return codec->memory ? codec->memory_bytes : 0;
 }
 
 /* The pixels of a call as numbers, and the memory of its plan. */
@@ -100,14 +145,16 @@ struct work {
     float *pixels;
 };
 
-/* Reserves what the plan says; also after an error end_work() gives back what was taken. */
+/* Finds or reserves what the plan says; also after an error end_work() gives back what was taken.
+ */
 static enum status begin_work(struct work *work, const struct codec *codec, int width, int height,
                               struct error *err)
 {
-    work->memory = NULL;
+    CHECK(!codec->memory || work->plan.bytes <= codec->memory_bytes);
+    work->memory = codec->memory;
     work->pixels = malloc(pixel_bytes(width, height));
-    enum status st = STATUS_NOMEM;
-    if (work->pixels)
+    enum status st = work->pixels ? STATUS_OK : STATUS_NOMEM;
+    if (st == STATUS_OK && !codec->memory)
         st = stream_alloc(codec->stream, &work->memory, work->plan.bytes, NULL);
     if (st != STATUS_OK)
         error_set(err, st, "no memory for a picture of %dx%d: %zu MiB are needed", width, height,
@@ -117,7 +164,8 @@ static enum status begin_work(struct work *work, const struct codec *codec, int 
 
 static void end_work(struct work *work, const struct codec *codec)
 {
-    stream_free(codec->stream, work->memory, work->plan.bytes);
+    if (work->memory != codec->memory)
+        stream_free(codec->stream, work->memory, work->plan.bytes);
     free(work->pixels);
 }
 
@@ -144,7 +192,7 @@ enum status codec_encode(struct codec *codec, const uint8_t *rgb, int width, int
                          int32_t *codes, struct error *err)
 {
     struct work work;
-    enum status st = codec_check_size(width, height, err);
+    enum status st = codec_check_size(codec, width, height, err);
     if (st != STATUS_OK)
         return st;
     codec_plan_encode(&work.plan, &codec->network, width, height);
@@ -172,7 +220,7 @@ enum status codec_decode(struct codec *codec, const int32_t *codes, int width, i
                          uint8_t *rgb, struct error *err)
 {
     struct work work;
-    enum status st = codec_check_size(width, height, err);
+    enum status st = codec_check_size(codec, width, height, err);
     if (st == STATUS_OK)
         st = check_codes(codec, codes, width / CODEC_PATCH * (height / CODEC_PATCH), err);
     if (st != STATUS_OK)

@@ -42,29 +42,52 @@ static void unload(struct codec_role *role)
     malloc_trim(0);
 }
 
-static enum status handle_load(struct codec_role *role, const Mgpt__Load *load, struct error *err)
+static enum status say_loaded(struct codec_role *role, const Mgpt__Load *load, struct error *err)
 {
-    unload(role);
-    struct error why;
-    struct codec_options options = {role->options.vq_dir, role->options.stream};
-    if (codec_create(&role->codec, &options, &why) != STATUS_OK)
-        return reply_failure(role->options.control, MESSAGE_LOAD, 0, 0, &why, err);
-    malloc_trim(0);
+    const struct stream *stream = role->options.stream;
+    size_t free_bytes = 0, total_bytes = 0;
     char fingerprint[128];
+    stream_room(stream, &free_bytes, &total_bytes);
     snprintf(fingerprint, sizeof(fingerprint), "device=%s path=%s numerics=%d compute=f32",
-             stream_device_name(role->options.stream), stream_path_name(role->options.stream),
-             KERNELS_NUMERICS_VERSION);
+             stream_device_name(stream), stream_path_name(stream), KERNELS_NUMERICS_VERSION);
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = "codec";
     loaded.fingerprint = fingerprint;
     loaded.weight_bytes = codec_weight_bytes(role->codec);
+    loaded.activation_bytes = codec_reserved_bytes(role->codec);
     loaded.resident_bytes = reply_resident_bytes();
-    log_info("worker", "loaded units=codec weight_bytes=%zu resident_bytes=%llu",
-             codec_weight_bytes(role->codec), (unsigned long long)loaded.resident_bytes);
+    loaded.workspace_bytes = stream_workspace_bytes(stream);
+    loaded.device_bytes = stream_held_bytes(stream);
+    loaded.device_free_bytes = free_bytes;
+    loaded.device_total_bytes = total_bytes;
+    log_info("worker",
+             "loaded units=codec weight_bytes=%zu activation_bytes=%zu workspace_bytes=%zu "
+             "device_bytes=%zu device_free_bytes=%zu device_total_bytes=%zu resident_bytes=%llu",
+             codec_weight_bytes(role->codec), codec_reserved_bytes(role->codec),
+             stream_workspace_bytes(stream), stream_held_bytes(stream), free_bytes, total_bytes,
+             (unsigned long long)loaded.resident_bytes);
     return reply_send(role->options.control, MESSAGE_LOADED, &loaded.base, err);
 }
 
+static enum status handle_load(struct codec_role *role, const Mgpt__Load *load, struct error *err)
+{
+    unload(role);
+    struct error why;
+    struct codec_options options = {.vq_dir = role->options.vq_dir,
+                                    .stream = role->options.stream,
+                                    .pixels_max = (int)load->pixels_max};
+    enum status st = STATUS_OK;
+    if (load->pixels_max > CODEC_PIXELS_MAX)
+        st = error_set(&why, STATUS_INVALID, "load: pixels_max is %u, expected at most %d",
+                       load->pixels_max, CODEC_PIXELS_MAX);
+    if (st == STATUS_OK)
+        st = codec_create(&role->codec, &options, &why);
+    if (st != STATUS_OK)
+        return reply_failure(role->options.control, MESSAGE_LOAD, 0, 0, &why, err);
+    malloc_trim(0);
+    return say_loaded(role, load, err);
+}
 static enum status handle_unload(struct codec_role *role, struct error *err)
 {
     unload(role);
@@ -83,7 +106,7 @@ static enum status check_job(const struct codec_role *role, uint32_t width, uint
     if (width > CODEC_SIDE_MAX || height > CODEC_SIDE_MAX)
         return error_set(why, STATUS_INVALID, "a picture of %ux%u, the limit of a side is %d",
                          width, height, CODEC_SIDE_MAX);
-    enum status st = codec_check_size((int)width, (int)height, why);
+    enum status st = codec_check_size(role->codec, (int)width, (int)height, why);
     size_t n_expected = (size_t)(width / CODEC_PATCH) * (height / CODEC_PATCH) * n_each_patch;
     if (st == STATUS_OK && n_given != n_expected)
         st = error_set(why, STATUS_INVALID, "%zu %s for a picture of %ux%u, expected %zu", n_given,

@@ -20,7 +20,8 @@ struct draw {
     const char *model_dir; /* borrowed */
     struct stream *stream; /* borrowed */
     struct token_sets sets;
-    bool is_ready; /* sets are made */
+    float *logits; /* device memory [sets.vocab] */
+    bool is_ready; /* all is made: at the first draw */
 };
 
 enum status draw_create(struct draw **out, const char *model_dir, struct stream *stream,
@@ -38,6 +39,7 @@ void draw_destroy(struct draw *draw)
 {
     if (!draw)
         return;
+    stream_free(draw->stream, draw->logits, (size_t)draw->sets.vocab * sizeof(float));
     token_sets_fini(&draw->sets);
     free(draw);
 }
@@ -56,6 +58,11 @@ static enum status get_ready(struct draw *draw, struct error *err)
         st = model_vocabulary_load(&vocabulary, draw->model_dir, err);
     if (st == STATUS_OK)
         st = token_sets_init(&draw->sets, vocabulary, config.vocab, draw->stream, err);
+    if (st == STATUS_OK)
+        st = stream_alloc(draw->stream, (void **)&draw->logits,
+                          (size_t)config.vocab * sizeof(float), err);
+    if (st != STATUS_OK)
+        token_sets_fini(&draw->sets);
     vocabulary_destroy(vocabulary);
     draw->is_ready = st == STATUS_OK;
     return st;
@@ -106,23 +113,18 @@ enum status draw_run(struct draw *draw, const Mgpt__Draw *message, uint32_t *ids
     if (message->logits.len != logits_bytes)
         return error_set(err, STATUS_INVALID, "%zu bytes of logits, a vocabulary of %d has %zu",
                          message->logits.len, draw->sets.vocab, logits_bytes);
-    float *logits;
-    st = stream_alloc(draw->stream, (void **)&logits, logits_bytes, err);
-    if (st != STATUS_OK)
-        return st;
-    stream_upload(draw->stream, logits, message->logits.data, logits_bytes);
+    stream_upload(draw->stream, draw->logits, message->logits.data, logits_bytes);
     Mgpt__Output output = MGPT__OUTPUT__INIT;
     output.set = message->set;
     output.ordinal = message->ordinal;
     struct sample_request request;
     token_sets_request(&draw->sets, &output, message->sampling, &request);
-    request.logits = logits + request.first_id;
+    request.logits = draw->logits + request.first_id;
     request.guidance = 1;
     for (uint32_t i = 0; st == STATUS_OK && i < message->n_seeds; i += DRAWS_AT_ONCE) {
         uint32_t left = message->n_seeds - i;
         st = draw_some(draw, &request, message->first_seed + i,
                        left < DRAWS_AT_ONCE ? (int)left : DRAWS_AT_ONCE, ids + i, err);
     }
-    stream_free(draw->stream, logits, logits_bytes);
     return st;
 }

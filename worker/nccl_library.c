@@ -2,27 +2,17 @@
  * nccl_library.c - NCCL, loaded when it is first asked for. The functions below have the library's
  * own names and hand on to it.
  */
-#include <dlfcn.h>
 #include <nccl.h>
 #include <stddef.h>
 
-#define SONAME "libnccl.so.2"
+#include "base/shared_library.h"
 
-/* On the loader's path, or where it was when this was built. */
-static void *library(void)
-{
-    static void *handle;
-    if (!handle)
-        handle = dlopen(SONAME, RTLD_NOW | RTLD_LOCAL);
-    if (!handle)
-        handle = dlopen(MGPT_NCCL_FOLDER "/" SONAME, RTLD_NOW | RTLD_LOCAL);
-    return handle;
-}
+#define SONAME "libnccl.so.2"
 
 static void *find(const char *name)
 {
-    void *handle = library();
-    return handle ? dlsym(handle, name) : NULL;
+    static struct shared_library library = {.soname = SONAME, .folder = MGPT_NCCL_FOLDER};
+    return shared_library_find(&library, name);
 }
 
 #define HAND_ON(name, parameters, arguments)                                                       \

@@ -133,7 +133,9 @@ struct stage_memory stage_memory(const struct stage *stage)
         .file_bytes = stage->weights->file_bytes,
         .kv_bytes = kv_cache_bytes(&options),
         .activation_bytes = n_hidden * stage->buffers.hidden_bytes + stage->buffers.wide_bytes +
-                            stage->rope_bytes + (stage->head ? stage_head_bytes(stage->head) : 0)};
+                            stage->rope_bytes + (stage->head ? stage_head_bytes(stage->head) : 0),
+        .recording_bytes =
+            stage->buffers.wide_bytes > 0 ? stream_recording_bytes(stage->stream) : 0};
 }
 
 struct plan_limits stage_limits(const struct stage *stage)

@@ -43,6 +43,7 @@ struct stage_input {
 
 struct stage_memory {
     size_t weight_bytes, file_bytes, kv_bytes, activation_bytes;
+    size_t recording_bytes; /* not taken yet: what recordings of steps may take */
 };
 
 /*

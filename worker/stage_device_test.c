@@ -3,6 +3,7 @@
  * a recording give the bits that unrecorded ones give, while sequences grow, join and leave, over
  * two stages on one stream; and nothing is allocated in a step. Skipped where there is no device.
  */
+#include "kernels/device_test_tools.h"
 #include "worker/stage_test_tools.h"
 
 enum { STEPS = 7, SEQUENCES = 3 };
@@ -10,14 +11,7 @@ static const int cut_in_two[] = {4, 0}; /* inside a layer */
 
 static void skip_without_device(void)
 {
-    struct stream_options options = {.n_threads = 1, .device = DEVICE_CUDA};
-    struct stream *stream;
-    struct error err;
-    if (stream_create(&stream, &options, &err) != STATUS_OK) {
-        printf("skipped: no device (%s)\n", err.text);
-        skip();
-    }
-    stream_destroy(stream);
+    stream_destroy(open_device());
 }
 
 /* One step: the next token of each sequence that runs; its logits go to `logits` and on. */
@@ -52,7 +46,7 @@ static void run_story(const char *mode, enum dtype compute, const int *ids, floa
     int held[SEQUENCES + 1] = {0, 253, 20, 0};
     setenv("MGPT_CUDA_GRAPHS", mode, 1);
     pipeline_open_on(&p, DEVICE_CUDA, "v7b", compute, cut_in_two);
-    size_t held_bytes = stream_held_bytes(p.stream);
+    size_t held_bytes = stream_held_bytes(p.stream), n_allocations = count_allocations();
     for (int s = 1; s <= 2; s++)
         probe(&p, (uint64_t)s, ids, 0, held[s], 100, NULL, 0, NULL);
     for (int i = 0; i < STEPS; i++)
@@ -66,6 +60,7 @@ static void run_story(const char *mode, enum dtype compute, const int *ids, floa
     for (int i = 0; i < STEPS; i++)
         logits = decode(&p, t, ids, held, logits);
     assert_true(stream_held_bytes(p.stream) == held_bytes);
+    assert_int_equal(count_allocations(), n_allocations);
     *n_replays = stream_n_replays(p.stream);
     pipeline_close(&p);
     free(t);
@@ -95,6 +90,33 @@ static void test_recorded_steps_change_no_bit(void **state)
     bits_close(&b);
 }
 
+/* Graphs of 31 MiB: of six the first four are recorded. */
+static void test_graphs_stay_within_their_limit(void **state)
+{
+    (void)state;
+    enum { ROWS = STEPS * (2 + 3 + 2) };
+    skip_without_device();
+#ifdef MGPT_SIMGPU
+    struct bits b;
+    uint64_t n_all, n_some;
+    const size_t bytes = (size_t)ROWS * VOCAB * sizeof(float);
+    float *all = malloc(bytes), *some = malloc(bytes);
+    bits_open(&b, "v7b", DTYPE_F32);
+    run_story("on", DTYPE_F32, b.ids, all, &n_all);
+    setenv("SIMGPU_GRAPH_MB", "31", 1);
+    run_story("on", DTYPE_F32, b.ids, some, &n_some);
+    unsetenv("SIMGPU_GRAPH_MB");
+    assert_memory_equal(all, some, bytes);
+    assert_true(n_some > 0);
+    assert_true(n_some < n_all);
+    bits_close(&b);
+    free(all);
+    free(some);
+#else
+    skip(); /* a real device does not let graphs grow */
+#endif
+}
+
 static void test_a_wrong_mode_is_refused(void **state)
 {
     (void)state;
@@ -112,6 +134,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recorded_steps_change_no_bit),
+        cmocka_unit_test(test_graphs_stay_within_their_limit),
         cmocka_unit_test(test_a_wrong_mode_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

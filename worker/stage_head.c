@@ -44,13 +44,28 @@ struct stage_head {
     int32_t ids[HEAD_ROWS_MAX];      /* rows of x to gather; then what was drawn */
 };
 
+static size_t logits_floats(const struct model_config *config)
+{
+    size_t vocab = (size_t)config->vocab;
+    return 2 * vocab > HEAD_LOGITS_FLOATS ? 2 * vocab : HEAD_LOGITS_FLOATS;
+}
+
+static size_t gathered_bytes(const struct model_config *config, enum dtype compute)
+{
+    return (size_t)HEAD_ROWS_MAX * (size_t)config->hidden * dtype_bytes(compute);
+}
+
+size_t stage_head_work_bytes(const struct model_config *config, enum dtype compute)
+{
+    return logits_floats(config) * sizeof(float) + gathered_bytes(config, compute);
+}
+
 static enum status allocate(struct stage_head *head, struct error *err)
 {
     struct stream *stream = head->weights->stream;
-    size_t n = (size_t)head->outputs_max, vocab = (size_t)head->weights->config.vocab;
-    head->logits_floats = 2 * vocab > HEAD_LOGITS_FLOATS ? 2 * vocab : HEAD_LOGITS_FLOATS;
-    head->gathered_bytes = (size_t)HEAD_ROWS_MAX * (size_t)head->weights->config.hidden *
-                           dtype_bytes(head->weights->compute);
+    size_t n = (size_t)head->outputs_max;
+    head->logits_floats = logits_floats(&head->weights->config);
+    head->gathered_bytes = gathered_bytes(&head->weights->config, head->weights->compute);
     head->wanted = calloc(n, sizeof(*head->wanted));
     head->order = calloc(n, sizeof(*head->order));
     head->requests = calloc(HEAD_ROWS_MAX, sizeof(*head->requests));
@@ -109,7 +124,6 @@ void stage_head_destroy(struct stage_head *head)
 size_t stage_head_bytes(const struct stage_head *head)
 {
     return head->logits_floats * sizeof(float) + head->gathered_bytes +
-           (size_t)head->outputs_max * (sizeof(*head->wanted) + sizeof(*head->order)) +
            (size_t)head->sets.codes_n + (size_t)head->sets.vocab;
 }
 

@@ -29,7 +29,10 @@ enum status stage_head_create(struct stage_head **out, const struct stage_weight
                               const struct vocabulary *vocabulary, int outputs_max,
                               struct error *err);
 void stage_head_destroy(struct stage_head *head);       /* NULL is fine */
-size_t stage_head_bytes(const struct stage_head *head); /* memory besides the weights */
+size_t stage_head_bytes(const struct stage_head *head); /* of the stream, besides the weights */
+
+/* Of it, what is known before there is a head: all but masks. */
+size_t stage_head_work_bytes(const struct model_config *config, enum dtype compute);
 
 /*
  * Answers every output of the plan. x: device memory [n_tokens, hidden].

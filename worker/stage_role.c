@@ -19,6 +19,7 @@
 #include "worker/plan_queue.h"
 #include "worker/reply.h"
 #include "worker/stage.h"
+#include "worker/stage_room.h"
 
 enum {
     LINK_FRAMES_AT_ONCE =
@@ -120,6 +121,13 @@ static size_t link_end_bytes(const struct stage_role *role)
     return role->link_rows_bytes > 0 ? link_nccl_bytes(&options) : 0;
 }
 
+/* Of a payload of rows, without the frame's header. */
+static size_t link_rows_bytes(const Mgpt__Load *load, const struct model_config *config)
+{
+    return activation_bytes(load->rows_max, (uint32_t)config->hidden, compute_dtype(load)) -
+           sizeof(struct activation_header);
+}
+
 static size_t n_links_out(const Mgpt__Load *load)
 {
     return load->stage_index + 1 < load->n_stages ? 1 : 0;
@@ -137,7 +145,7 @@ static enum status listen_for_activations(struct stage_role *role, const Mgpt__L
                          "activations of %u rows have %zu bytes, the limit of a frame is %d",
                          load->rows_max, frame_bytes, FRAME_PAYLOAD_BYTES_MAX);
     if (load->link == MGPT__LINK_KIND__LINK_NCCL)
-        role->link_rows_bytes = frame_bytes - sizeof(struct activation_header);
+        role->link_rows_bytes = link_rows_bytes(load, config);
     if (load->stage_index == 0)
         return STATUS_OK;
     const char *bind = role->options.link_bind ? role->options.link_bind : load->link_bind;
@@ -149,22 +157,26 @@ static enum status listen_for_activations(struct stage_role *role, const Mgpt__L
     return link_nccl_listen(&role->in, role->in, &options, err);
 }
 
-static enum status load_stage(struct stage_role *role, const Mgpt__Load *load,
-                              struct checkpoint *checkpoint, struct error *err)
+static struct stage_options options_of(const Mgpt__Load *load)
 {
-    struct vocabulary *vocabulary = NULL;
-    struct stage_options options = {
+    uint32_t outputs_max = load->outputs_max ? load->outputs_max : load->rows_max;
+    return (struct stage_options){
         .first_unit = (int)load->first_unit,
         .last_unit = (int)load->last_unit,
         .compute = compute_dtype(load),
         .kv_blocks = (int)load->kv_blocks,
         .sequences_max = (int)load->sequences_max,
         .rows_max = (int)load->rows_max,
-        .outputs_max = (int)(load->outputs_max ? load->outputs_max : load->rows_max),
-        .link_bytes = n_links_out(load) * link_end_bytes(role)};
+        .outputs_max = (int)(outputs_max < PLAN_OUTPUTS_MAX ? outputs_max : PLAN_OUTPUTS_MAX)};
+}
+
+static enum status load_stage(struct stage_role *role, const Mgpt__Load *load,
+                              struct checkpoint *checkpoint, struct error *err)
+{
+    struct vocabulary *vocabulary = NULL;
+    struct stage_options options = options_of(load);
+    options.link_bytes = n_links_out(load) * link_end_bytes(role);
     enum status st = STATUS_OK;
-    if (options.outputs_max > PLAN_OUTPUTS_MAX)
-        options.outputs_max = PLAN_OUTPUTS_MAX;
     if (load->stage_index + 1 == load->n_stages)
         st = model_vocabulary_load(&vocabulary, role->options.model_dir, err);
     options.vocabulary = vocabulary;
@@ -207,7 +219,10 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     struct stage_memory memory = stage_memory(role->stage);
     const struct stream *stream = role->options.stream;
     size_t free_bytes = 0, total_bytes = 0;
+    /* The link to the next stage is made by Connect; its memory counts as taken. */
+    size_t link_bytes = n_links_out(load) * link_end_bytes(role);
     stream_room(stream, &free_bytes, &total_bytes);
+    free_bytes = free_bytes > link_bytes ? free_bytes - link_bytes : 0;
     Mgpt__Loaded loaded = MGPT__LOADED__INIT;
     loaded.epoch = load->epoch;
     loaded.units = facts->units;
@@ -216,24 +231,26 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     loaded.weight_bytes = memory.weight_bytes;
     loaded.kv_bytes = memory.kv_bytes;
     loaded.activation_bytes =
-        memory.activation_bytes + (n_links_out(load) + (role->in ? 1 : 0)) * link_end_bytes(role);
+        memory.activation_bytes + link_bytes + (role->in ? link_end_bytes(role) : 0);
     loaded.file_bytes = memory.file_bytes;
     loaded.resident_bytes = reply_resident_bytes();
     loaded.workspace_bytes = stream_workspace_bytes(stream);
-    loaded.device_bytes = stream_held_bytes(stream);
+    loaded.device_bytes = stream_held_bytes(stream) + link_bytes;
     loaded.device_free_bytes = free_bytes;
     loaded.device_total_bytes = total_bytes;
+    loaded.recording_bytes = memory.recording_bytes;
     if (role->in) {
         loaded.link_endpoint = role->in->endpoint;
         loaded.link_key = role->in->key;
     }
     log_info("worker",
              "loaded stage=%u units=%s weight_bytes=%zu kv_bytes=%zu activation_bytes=%zu "
-             "workspace_bytes=%zu device_bytes=%zu device_free_bytes=%zu device_total_bytes=%zu "
-             "resident_bytes=%llu",
+             "workspace_bytes=%zu recording_bytes=%zu device_bytes=%zu device_free_bytes=%zu "
+             "device_total_bytes=%zu resident_bytes=%llu",
              load->stage_index, facts->units, memory.weight_bytes, memory.kv_bytes,
-             memory.activation_bytes, stream_workspace_bytes(stream), stream_held_bytes(stream),
-             free_bytes, total_bytes, (unsigned long long)loaded.resident_bytes);
+             (size_t)loaded.activation_bytes, stream_workspace_bytes(stream),
+             memory.recording_bytes, (size_t)loaded.device_bytes, free_bytes, total_bytes,
+             (unsigned long long)loaded.resident_bytes);
     return reply_send(role->options.control, MESSAGE_LOADED, &loaded.base, err);
 }
 
@@ -273,6 +290,51 @@ static enum status handle_load(struct stage_role *role, const Mgpt__Load *load, 
         (load->activation_ms ? load->activation_ms : STAGE_ROLE_ACTIVATION_MS) * NS_IN_MS;
     plan_queue_reset(&role->queue, load->epoch, load->first_number);
     return say_loaded(role, load, &facts, err);
+}
+
+/* ---- what a Load would take ---- */
+
+static enum status answer_room(struct stage_role *role, const Mgpt__Load *load, Mgpt__Room *room,
+                               struct error *err)
+{
+    struct checkpoint *checkpoint;
+    enum status st = checkpoint_open(&checkpoint, role->options.model_dir, err);
+    if (st != STATUS_OK)
+        return st;
+    const struct model_config *config = checkpoint_config(checkpoint);
+    st = plan_check_load(load, (uint32_t)units_count(config->n_layers), err);
+    if (st == STATUS_OK) {
+        struct stage_options options = options_of(load);
+        struct link_nccl_options link = {.stream = role->options.stream,
+                                         .rows_bytes_max = link_rows_bytes(load, config)};
+        struct stage_need need;
+        size_t free_bytes = 0, total_bytes = 0;
+        if (load->link == MGPT__LINK_KIND__LINK_NCCL)
+            options.link_bytes =
+                (n_links_out(load) + (load->stage_index > 0)) * link_nccl_bytes(&link);
+        stage_room_need(&need, config, &options, role->options.stream);
+        stage_room_free(role->options.stream, &free_bytes, &total_bytes);
+        room->free_bytes = free_bytes;
+        room->total_bytes = total_bytes;
+        room->weight_bytes = need.weight_bytes;
+        room->activation_bytes = need.activation_bytes;
+        room->recording_bytes = need.recording_bytes;
+        room->block_bytes = need.kv_bytes / load->kv_blocks;
+    }
+    checkpoint_close(checkpoint);
+    return st;
+}
+
+static enum status handle_ask_room(struct stage_role *role, const Mgpt__AskRoom *ask,
+                                   struct error *err)
+{
+    struct error why;
+    Mgpt__Room room = MGPT__ROOM__INIT;
+    enum status st = ask->load ? answer_room(role, ask->load, &room, &why)
+                               : error_set(&why, STATUS_INVALID, "room is asked for no load");
+    if (st != STATUS_OK)
+        return reply_failure(role->options.control, MESSAGE_ASK_ROOM, 0, 0, &why, err);
+    return reply_send(role->options.control, MESSAGE_ROOM, &room.base, err);
 }
 
 /* ---- links and epochs ---- */
@@ -380,6 +442,8 @@ enum status stage_role_handle(struct stage_role *role, struct message *message, 
     switch (message->type) {
     case MESSAGE_LOAD:
         return handle_load(role, message->load, err);
+    case MESSAGE_ASK_ROOM:
+        return handle_ask_room(role, message->ask_room, err);
     case MESSAGE_CONNECT:
         return handle_connect(role, message->connect, err);
     case MESSAGE_RESET:

@@ -3,9 +3,11 @@
  */
 #include "worker/stage_room.h"
 
+#include "base/machine_memory.h"
 #include "kernels/linear.h"
 #include "model/units.h"
 #include "worker/kv_cache.h"
+#include "worker/stage_head.h"
 
 enum { MIB_SHIFT = 20 };
 
@@ -33,6 +35,11 @@ size_t stage_room_wide(const struct model_config *config, const struct stage_opt
     return larger(attends ? all_heads(config) : 0, feeds_forward ? 3 * (size_t)config->inter : 0);
 }
 
+static bool has_head(const struct model_config *config, const struct stage_options *options)
+{
+    return options->last_unit == units_count(config->n_layers) - 1;
+}
+
 static size_t count_weights(const struct model_config *config, const struct stage_options *options)
 {
     size_t hidden = (size_t)config->hidden, table = (size_t)config->vocab * hidden;
@@ -41,9 +48,15 @@ static size_t count_weights(const struct model_config *config, const struct stag
         (size_t)n_parts(config, options, UNIT_FEED_FORWARD) * hidden * 3 * (size_t)config->inter;
     if (options->first_unit == 0)
         n += table;
-    if (options->last_unit == units_count(config->n_layers) - 1)
+    if (has_head(config, options))
         n += table;
     return n;
+}
+
+static size_t rope_bytes(const struct model_config *config)
+{
+    struct rope_options rope = {.n_positions = config->max_positions, .head_dim = config->head_dim};
+    return rope_table_bytes(&rope);
 }
 
 void stage_room_need(struct stage_need *out, const struct model_config *config,
@@ -60,6 +73,17 @@ void stage_room_need(struct stage_need *out, const struct model_config *config,
     out->weight_bytes = count_weights(config, options) * item_bytes;
     out->kv_bytes = kv_cache_bytes(&kv);
     out->activation_bytes = rows * row * item_bytes + options->link_bytes;
+    if (kv.n_layers > 0)
+        out->activation_bytes += rope_bytes(config);
+    if (has_head(config, options))
+        out->activation_bytes += stage_head_work_bytes(config, options->compute);
+    out->recording_bytes = wide > 0 ? stream_recording_bytes(stream) : 0;
+}
+
+void stage_room_free(const struct stream *stream, size_t *free_bytes, size_t *total_bytes)
+{
+    if (!stream_room(stream, free_bytes, total_bytes))
+        machine_memory(free_bytes, total_bytes);
 }
 
 static size_t sum(size_t a, size_t b)
@@ -76,14 +100,16 @@ enum status stage_room_check(const struct model_config *config, const struct sta
     if (!stream_room(stream, &free_bytes, &total_bytes))
         return STATUS_OK;
     stage_room_need(&need, config, options, stream);
-    size_t all = sum(sum(need.weight_bytes, need.kv_bytes), need.activation_bytes);
+    size_t all = sum(sum(need.weight_bytes, need.kv_bytes),
+                     sum(need.activation_bytes, need.recording_bytes));
     if (all <= free_bytes)
         return STATUS_OK;
     return error_set(
         err, STATUS_NOMEM,
         "this stage needs %zu MiB of device memory (weights %zu, KV cache %zu, activations and "
-        "links %zu), free are %zu of %zu: use more --stages, or fewer --kv-blocks than %d",
+        "links %zu, recorded steps %zu), free are %zu of %zu: use more --stages, or fewer "
+        "--kv-blocks than %d",
         all >> MIB_SHIFT, need.weight_bytes >> MIB_SHIFT, need.kv_bytes >> MIB_SHIFT,
-        need.activation_bytes >> MIB_SHIFT, free_bytes >> MIB_SHIFT, total_bytes >> MIB_SHIFT,
-        options->kv_blocks);
+        need.activation_bytes >> MIB_SHIFT, need.recording_bytes >> MIB_SHIFT,
+        free_bytes >> MIB_SHIFT, total_bytes >> MIB_SHIFT, options->kv_blocks);
 }

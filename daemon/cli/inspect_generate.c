@@ -70,6 +70,7 @@ static enum status start_stages(struct session *session, const struct settings *
     settings_engine(&options, settings, session->model);
     options.n_pipelines = 1;
     options.codec = settings->out != NULL;
+    options.picture_pixels = session_pixels(settings->size.width, settings->size.height);
     if (options.kv_blocks == 0) {
         int64_t positions = (int64_t)prompt->n + n_new;
         if (positions > session->model->config.max_positions)
@@ -163,6 +164,7 @@ static void stage_memory_json(json_t *out, const struct engine_stage_stats *stag
                  {"kv_bytes", stage->kv_bytes},
                  {"activation_bytes", stage->activation_bytes},
                  {"workspace_bytes", stage->workspace_bytes},
+                 {"recording_bytes", stage->recording_bytes},
                  {"device_bytes", stage->device_bytes},
                  {"device_free_bytes", stage->device_free_bytes},
                  {"device_total_bytes", stage->device_total_bytes},

@@ -11,15 +11,13 @@
 #include "model/picture_file.h"
 #include "model/unirep.h"
 
-static enum status open_codec(struct session *session, const struct settings *settings,
-                              struct error *err)
+static enum status start_codec(struct session *session, const struct settings *settings, int width,
+                               int height, struct error *err)
 {
     struct engine_options options;
-    enum status st = served_model_open(&session->model, settings->model, SERVED_TOKENIZER, err);
-    if (st != STATUS_OK)
-        return st;
     settings_engine(&options, settings, session->model);
     options.codec = true;
+    options.picture_pixels = session_pixels(width, height);
     return session_start(session, &options, err);
 }
 
@@ -34,12 +32,14 @@ static enum status encode(struct session *session, const struct settings *settin
 {
     struct picture *rgb = NULL;
     struct ids codes = {0}, tokens = {0};
-    enum status st = open_codec(session, settings, err);
+    enum status st = served_model_open(&session->model, settings->model, SERVED_TOKENIZER, err);
     if (st == STATUS_OK)
         st = picture_input_read(&rgb, settings->image,
                                 settings_target(settings, &session->model->settings), err);
     if (st == STATUS_OK && settings->crop)
         st = write_png(settings->crop, rgb, err);
+    if (st == STATUS_OK)
+        st = start_codec(session, settings, rgb->width, rgb->height, err);
     if (st == STATUS_OK)
         st = picture_input_tokens(&session->client, session->model->vocabulary, rgb, &codes,
                                   &tokens, err);
@@ -89,9 +89,11 @@ static enum status decode(struct session *session, const struct settings *settin
     struct ids ids = {0}, codes = {0};
     enum status st = session_read_ids(&ids, settings->ids, err);
     if (st == STATUS_OK)
-        st = open_codec(session, settings, err);
+        st = served_model_open(&session->model, settings->model, SERVED_TOKENIZER, err);
     if (st == STATUS_OK)
         st = unirep_parse(session->model->vocabulary, ids.ids, ids.n, &size, &codes, NULL, err);
+    if (st == STATUS_OK)
+        st = start_codec(session, settings, size.width, size.height, err);
     if (st == STATUS_OK)
         st = engine_client_decode(&session->client, size, &codes, &rgb, err);
     if (st == STATUS_OK)

@@ -13,6 +13,7 @@
 #include "daemon/picture_input.h"
 #include "model/file_bytes.h"
 #include "model/json_fields.h"
+#include "proto/plan.h"
 
 enum status session_start(struct session *session, const struct engine_options *options,
                           struct error *err)
@@ -24,6 +25,12 @@ enum status session_start(struct session *session, const struct engine_options *
         st = engine_client_init(&session->client, session->engine, err);
     session->client.wants_more = command_goes_on;
     return st;
+}
+
+int session_pixels(int width, int height)
+{
+    int64_t pixels = (int64_t)width * height;
+    return pixels < PLAN_PICTURE_PIXELS_MAX ? (int)pixels : PLAN_PICTURE_PIXELS_MAX;
 }
 
 void session_end(struct session *session)
@@ -156,17 +163,18 @@ enum status session_conversation_prompt(struct session *session, const struct se
 {
     struct conversation *conversation = NULL;
     struct engine_client *client = session->engine ? &session->client : NULL;
+    int target = settings_target(settings, &session->model->settings);
     enum status st = read_conversation(&conversation, settings->conversation, err);
     if (st == STATUS_OK && !client && conversation_n_pictures(conversation) > 0) {
         struct engine_options options;
         settings_engine(&options, settings, session->model);
         options.codec = true;
+        options.picture_pixels = session_pixels(target, target);
         st = session_start(session, &options, err);
         client = &session->client;
     }
     if (st == STATUS_OK)
-        st = picture_input_prompt(client, session->model, conversation,
-                                  settings_target(settings, &session->model->settings), out, err);
+        st = picture_input_prompt(client, session->model, conversation, target, out, err);
     conversation_destroy(conversation);
     return st;
 }

@@ -26,6 +26,9 @@ struct session {
 enum status session_start(struct session *session, const struct engine_options *options,
                           struct error *err);
 
+/* engine_options.picture_pixels for pictures of one size; 0 for 0 x 0. */
+int session_pixels(int width, int height);
+
 /* Ends the engine and the model. A zeroed session is fine. */
 void session_end(struct session *session);
 

@@ -6,28 +6,18 @@
 
 #include "kernels/cuda/cuda.cuh"
 
-#include <dlfcn.h>
-#include <stdio.h>
+extern "C" {
+#include "base/shared_library.h"
+}
 
 #define TEXT_OF(x)     #x
 #define NUMBER_TEXT(x) TEXT_OF(x)
 #define SONAME         "libcublasLt.so." NUMBER_TEXT(CUBLAS_VER_MAJOR)
 
-/* On the loader's path, or where it was when this was built. */
-static void *library(void)
-{
-    static void *handle;
-    if (!handle)
-        handle = dlopen(SONAME, RTLD_NOW | RTLD_LOCAL);
-    if (!handle)
-        handle = dlopen(MGPT_CUBLASLT_FOLDER "/" SONAME, RTLD_NOW | RTLD_LOCAL);
-    return handle;
-}
-
 static void *find(const char *name)
 {
-    void *handle = library();
-    return handle ? dlsym(handle, name) : NULL;
+    static struct shared_library library = {SONAME, MGPT_CUBLASLT_FOLDER, NULL};
+    return shared_library_find(&library, name);
 }
 
 #define HAND_ON(name, parameters, arguments)                                                       \

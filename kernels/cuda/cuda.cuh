@@ -44,14 +44,16 @@ enum {
     CUDA_BLAS_WORKSPACE_BYTES = 32 << 20,
     CUDA_PARTIALS_BYTES = 32 << 20,
     CUDA_TABLE_BYTES = 4 << 20,
-    CUDA_STAGING_BYTES = 16 << 20
+    CUDA_STAGING_BYTES = 16 << 20,
+    CUDA_GRAPHS_BYTES = 128 << 20 /* of device memory that all graphs take at most */
 };
 
-/* A CUDA device as one stream sees it. All memory but the plans' tests and graphs is taken when it is opened. */
+/* A CUDA device as one stream sees it. All memory is taken when it is opened, but that of the plans' tests, which is given
+ * back, and of graphs, up to CUDA_GRAPHS_BYTES. */
 struct cuda_device {
     struct device base; /* first */
     int index;
-    char path[32];
+    char path[64];
     cudaStream_t stream;
     cublasLtHandle_t blas;
     struct linear_plans *plans;
@@ -122,6 +124,7 @@ enum status prepare_rows_cuda(struct device *device, uint64_t *likeness, const s
 enum status replay_cuda(struct device *device, const void *owner, uint64_t key, stream_work work, void *context);
 void forget_cuda(struct device *device, const void *owner);
 uint64_t n_replays_cuda(const struct device *device);
+size_t recording_bytes_cuda(const struct device *device);
 
 /* Reserve and free what single files keep. */
 enum status staging_create(struct cuda_device *cuda, struct error *err);

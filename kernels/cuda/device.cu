@@ -137,6 +137,7 @@ static const struct device_operations operations = {close_device,
                                                     replay_cuda,
                                                     forget_cuda,
                                                     n_replays_cuda,
+                                                    recording_bytes_cuda,
                                                     embedding_cuda,
                                                     rmsnorm_cuda,
                                                     add_cuda,
@@ -150,11 +151,11 @@ static const struct device_operations operations = {close_device,
                                                     linear_padded_rows_cuda,
                                                     linear_cuda,
                                                     sample_cuda,
-                                                     conv2d_cuda,
-                                                     group_norm_cuda,
-                                                     spatial_attention_cuda,
-                                                     codebook_nearest_cuda,
-                                                     codebook_lookup_cuda};
+                                                    conv2d_cuda,
+                                                    group_norm_cuda,
+                                                    spatial_attention_cuda,
+                                                    codebook_nearest_cuda,
+                                                    codebook_lookup_cuda};
 
 extern "C" enum status cuda_device_count(int *out, struct error *err)
 {
@@ -250,6 +251,24 @@ static enum status open_parts(struct cuda_device *cuda, struct error *err)
     return st;
 }
 
+/*
+ * What decides the bits of a device beside our own sources (KERNELS_NUMERICS_VERSION): the architecture, the number of
+ * processors, by which cuBLASLt chooses too, the toolkit, whose exponentials and roots the kernels hold, and cuBLASLt. Not
+ * the driver: it translates nothing, the binary has code for sm_80 and sm_90, but for devices that are newer than both.
+ */
+static void name_path(struct cuda_device *cuda, const cudaDeviceProp *properties)
+{
+    enum { NEWEST_MAJOR = 9 };
+    int runtime = 0, driver = 0;
+    char translator[24] = "";
+    cudaRuntimeGetVersion(&runtime);
+    cudaDriverGetVersion(&driver);
+    if (properties->major > NEWEST_MAJOR)
+        snprintf(translator, sizeof(translator), "-driver%d", driver);
+    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-%d-cuda%d-cublaslt%zu%s", properties->major, properties->minor,
+             properties->multiProcessorCount, runtime, cublasLtGetVersion(), translator);
+}
+
 extern "C" enum status cuda_device_open(struct device **out, int index, struct error *err)
 {
     cudaDeviceProp properties;
@@ -262,9 +281,7 @@ extern "C" enum status cuda_device_open(struct device **out, int index, struct e
         return error_set(err, STATUS_NOMEM, "cannot allocate a device");
     cuda->base.operations = &operations;
     cuda->index = index;
-    /* cuBLASLt chooses by the number of processors too. */
-    snprintf(cuda->path, sizeof(cuda->path), "sm_%d%d-%d-cublaslt%zu", properties.major, properties.minor,
-             properties.multiProcessorCount, cublasLtGetVersion());
+    name_path(cuda, &properties);
     st = open_parts(cuda, err);
     if (st != STATUS_OK) {
         close_device(&cuda->base);

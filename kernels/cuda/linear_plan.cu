@@ -14,6 +14,7 @@ enum {
     PROPOSALS_MAX = 32,
     PLAN_ROWS = 64, /* what algorithms are proposed for: as many as 32 guided requests have */
     TEST_THREADS = 256,
+    TEST_BLOCKS_MAX = 128, /* of a comparison: its threads go on where there is more */
     LIBRARY_ALIGNMENT = 256 /* of matrices, what the heuristic takes for granted */
 };
 
@@ -148,8 +149,10 @@ enum status linear_fill_noise(struct cuda_device *cuda, void *out, enum dtype dt
 static __global__ void __launch_bounds__(TEST_THREADS)
     compare_kernel(int32_t *differ, const uint16_t *a, const uint16_t *b, size_t n)
 {
-    size_t i = (size_t)blockIdx.x * TEST_THREADS + threadIdx.x;
-    if (i < n && a[i] != b[i])
+    bool is_equal = true;
+    for (size_t i = (size_t)blockIdx.x * TEST_THREADS + threadIdx.x; i < n; i += (size_t)gridDim.x * TEST_THREADS)
+        is_equal &= a[i] == b[i];
+    if (!is_equal)
         *differ = 1;
 }
 
@@ -196,7 +199,9 @@ static bool compare_part(struct cuda_device *cuda, const struct linear_plan *pla
     if (linear_plan_run(cuda, plan, test->part, test->x + (size_t)first * test->x_row_bytes, matrix, bucket, false) !=
         CUBLAS_STATUS_SUCCESS)
         return false;
-    LAUNCH(compare_kernel, dim3(blocks_for(n, TEST_THREADS)), dim3(TEST_THREADS), 0, cuda->stream, test->differ,
+    const unsigned n_blocks = blocks_for(n, TEST_THREADS);
+    LAUNCH(compare_kernel, dim3(n_blocks < TEST_BLOCKS_MAX ? n_blocks : (unsigned)TEST_BLOCKS_MAX), dim3(TEST_THREADS),
+           0, cuda->stream, test->differ,
            (const uint16_t *)test->part, (const uint16_t *)(test->whole + (size_t)first * test->y_row_bytes), n);
     return cuda_launched(cuda, "the test of products") == STATUS_OK;
 }

@@ -2,7 +2,8 @@
  * replay.cu - launches that come again and again, recorded as a CUDA graph: one launch instead of ten a layer.
  *
  * The first time a key comes its work runs as it is, so that whatever is loaded or chosen at a first use is; the second
- * time it is recorded, from then on replayed. What cannot be recorded runs as it is for ever.
+ * time it is recorded, from then on replayed. What cannot be recorded runs as it is for ever, as does what comes when graphs
+ * hold CUDA_GRAPHS_BYTES of device memory.
  */
 #include "kernels/cuda/cuda.cuh"
 
@@ -12,19 +13,25 @@ extern "C" {
 
 #include <stdlib.h>
 
-enum { REPLAYS_MAX = 128 };
+enum {
+    REPLAYS_MAX = 128,
+    GRAPH_NODE_BYTES = 1024,      /* what a launch counts at least: its arguments and the way to it */
+    GRAPH_BYTES_MAX = 32 << 20 /* more cannot be one graph's: another process took memory meanwhile */
+};
 
 struct replay {
     const void *owner;
     uint64_t key;
     cudaGraphExec_t graph; /* NULL: not recorded */
+    size_t bytes;          /* that the graph counts */
     bool is_refused;
 };
 
 struct replays {
     struct replay items[REPLAYS_MAX];
     int n;
-    bool is_off;
+    bool is_off, is_full; /* is_full: the next graph might pass CUDA_GRAPHS_BYTES */
+    size_t bytes, largest_bytes; /* of all graphs, of one */
     uint64_t n_launched;
 };
 
@@ -44,6 +51,8 @@ static void end(struct cuda_device *cuda, struct replay *replay)
 {
     if (replay->graph)
         cuda_note(cuda, cudaGraphExecDestroy(replay->graph), "the end of a graph");
+    cuda->replays->bytes -= replay->bytes;
+    cuda->replays->is_full = false;
 }
 
 void forget_cuda(struct device *device, const void *owner)
@@ -72,6 +81,11 @@ uint64_t n_replays_cuda(const struct device *device)
     return ((const struct cuda_device *)device)->replays->n_launched;
 }
 
+size_t recording_bytes_cuda(const struct device *device)
+{
+    return ((const struct cuda_device *)device)->replays->is_off ? 0 : CUDA_GRAPHS_BYTES;
+}
+
 /* NULL: the list is full, or the key came for the first time. */
 static struct replay *find(struct replays *replays, const void *owner, uint64_t key)
 {
@@ -79,22 +93,45 @@ static struct replay *find(struct replays *replays, const void *owner, uint64_t 
         if (replays->items[i].owner == owner && replays->items[i].key == key)
             return &replays->items[i];
     if (replays->n < REPLAYS_MAX)
-        replays->items[replays->n++] = replay{owner, key, NULL, false};
+        replays->items[replays->n++] = replay{owner, key, NULL, 0, false};
     return NULL;
 }
 
-static cudaError_t instantiate(struct replay *replay, cudaGraph_t graph)
+/* The upload is part of it, so that the first launch takes no memory. */
+static cudaError_t instantiate(struct cuda_device *cuda, struct replay *replay, cudaGraph_t graph)
 {
+    struct replays *replays = cuda->replays;
     size_t n_nodes = 0, before = 0, after = 0, total;
     cudaMemGetInfo(&before, &total);
     cudaError_t error = cudaGraphGetNodes(graph, NULL, &n_nodes);
     if (error == cudaSuccess)
         error = cudaGraphInstantiate(&replay->graph, graph, 0);
-    cudaMemGetInfo(&after, &total);
     if (error == cudaSuccess)
-        log_info("worker", "recorded a graph key=%llx kernels=%zu device_bytes=%zu", (unsigned long long)replay->key,
-                 n_nodes, before > after ? before - after : 0);
-    return error;
+        error = cudaGraphUpload(replay->graph, cuda->stream);
+    cudaMemGetInfo(&after, &total);
+    if (error != cudaSuccess)
+        return error;
+    size_t taken = before > after && before - after <= GRAPH_BYTES_MAX ? before - after : 0;
+    size_t least = n_nodes * GRAPH_NODE_BYTES;
+    replay->bytes = taken > least ? taken : least;
+    replays->bytes += replay->bytes;
+    if (replay->bytes > replays->largest_bytes)
+        replays->largest_bytes = replay->bytes;
+    log_info("worker", "recorded a graph key=%llx kernels=%zu device_bytes=%zu all_bytes=%zu limit_bytes=%d",
+             (unsigned long long)replay->key, n_nodes, replay->bytes, replays->bytes, CUDA_GRAPHS_BYTES);
+    return cudaSuccess;
+}
+
+/* Whether one more graph as large as the largest stays within the limit; said once when it does not. */
+static bool has_room(struct replays *replays)
+{
+    if (replays->bytes + replays->largest_bytes <= CUDA_GRAPHS_BYTES)
+        return true;
+    if (!replays->is_full)
+        log_warn("worker", "no more graphs are recorded all_bytes=%zu limit_bytes=%d", replays->bytes,
+                 CUDA_GRAPHS_BYTES);
+    replays->is_full = true;
+    return false;
 }
 
 /* Records what work(context) launches; nothing of it runs. */
@@ -113,7 +150,7 @@ static enum status record(struct cuda_device *cuda, struct replay *replay, strea
         }
     }
     if (error == cudaSuccess)
-        error = instantiate(replay, graph);
+        error = instantiate(cuda, replay, graph);
     if (graph)
         cudaGraphDestroy(graph);
     if (error == cudaSuccess)
@@ -122,6 +159,8 @@ static enum status record(struct cuda_device *cuda, struct replay *replay, strea
              (unsigned long long)replay->key, cudaGetErrorString(error));
     cudaGetLastError();
     cuda->failure = cudaSuccess; /* what failed was not run */
+    if (replay->graph)
+        cudaGraphExecDestroy(replay->graph);
     replay->graph = NULL;
     replay->is_refused = true;
     return STATUS_OK;
@@ -131,7 +170,7 @@ enum status replay_cuda(struct device *device, const void *owner, uint64_t key, 
 {
     struct cuda_device *cuda = cuda_of(device);
     struct replay *replay = cuda->replays->is_off || key == 0 ? NULL : find(cuda->replays, owner, key);
-    if (replay && !replay->graph && !replay->is_refused && cuda->failure == cudaSuccess) {
+    if (replay && !replay->graph && !replay->is_refused && cuda->failure == cudaSuccess && has_room(cuda->replays)) {
         enum status st = record(cuda, replay, work, context);
         if (st != STATUS_OK)
             return st;

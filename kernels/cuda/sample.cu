@@ -90,6 +90,17 @@ static __device__ __forceinline__ bool candidate(const struct draw &d, int j, fl
     return true;
 }
 
+/* take(j, logit, id) for this thread's share of the allowed candidates, in rising order. */
+template <class Take> static __device__ __forceinline__ void each_candidate(const struct draw &d, Take take)
+{
+    for (int j = (int)threadIdx.x; j < d.n_candidates; j += SAMPLE_THREADS) {
+        float logit;
+        int32_t id;
+        if (candidate(d, j, &logit, &id))
+            take(j, logit, id);
+    }
+}
+
 /* Whole numbers in the order of the floats. */
 static __device__ __forceinline__ uint32_t order_key(float x)
 {
@@ -107,15 +118,11 @@ static __device__ void survey(const struct draw &d, struct shared_state *s)
         s->first_nan = d.n_candidates;
     }
     __syncthreads();
-    for (int j = (int)threadIdx.x; j < d.n_candidates; j += SAMPLE_THREADS) {
-        float logit;
-        int32_t id;
-        if (!candidate(d, j, &logit, &id))
-            continue;
+    each_candidate(d, [&](int j, float logit, int32_t) {
         n++;
         if (isnan(logit) && j < first_nan)
             first_nan = j;
-    }
+    });
     if (n)
         atomicAdd(&s->n_allowed, n);
     if (first_nan < d.n_candidates)
@@ -148,15 +155,11 @@ static __device__ void find_digit(const struct draw &d, struct shared_state *s, 
     for (int i = (int)threadIdx.x; i < N_DIGITS; i += SAMPLE_THREADS)
         s->counts[i] = 0;
     __syncthreads();
-    for (int j = (int)threadIdx.x; j < d.n_candidates; j += SAMPLE_THREADS) {
-        float logit;
-        int32_t id;
-        if (!candidate(d, j, &logit, &id))
-            continue;
+    each_candidate(d, [&](int, float logit, int32_t) {
         uint32_t key = order_key(logit);
         if ((uint64_t)(key ^ prefix) >> known == 0)
             atomicAdd(&s->counts[key >> shift & (N_DIGITS - 1)], 1u);
-    }
+    });
     __syncthreads();
     const int highest = N_DIGITS - 1 - (int)threadIdx.x * DIGITS_A_THREAD;
     int mine = 0;
@@ -201,16 +204,14 @@ static __device__ __forceinline__ void offer(struct best *best, double value, in
 static __device__ struct best find_best(const struct draw &d, struct shared_state *s, uint32_t least)
 {
     struct best mine = {-INFINITY, INT32_MAX};
-    for (int j = (int)threadIdx.x; j < d.n_candidates; j += SAMPLE_THREADS) {
-        float logit;
-        int32_t id;
-        if (!candidate(d, j, &logit, &id) || order_key(logit) < least)
-            continue;
+    each_candidate(d, [&](int, float logit, int32_t id) {
+        if (order_key(logit) < least)
+            return;
         double value = (double)logit;
         if (d.temperature != 0)
             value = value / (double)d.temperature + gumbel_noise((uint64_t)(uint32_t)id, &d.place);
         offer(&mine, value, id);
-    }
+    });
     s->bests[threadIdx.x] = mine;
     for (int half = SAMPLE_THREADS / 2; half; half /= 2) {
         __syncthreads();

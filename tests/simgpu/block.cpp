@@ -324,7 +324,7 @@ lane_exchange *warp_meet(unsigned mask, const char *what, const void *in, size_t
         if (warp[i].state == THREAD_DONE)
             stop_here("a warp instruction after lanes have ended");
         n_waiting += warp[i].state == THREAD_AT_WARP;
-        if (warp[i].state == THREAD_AT_WARP && strcmp(warp[i].what, what) != 0)
+        if (warp[i].state == THREAD_AT_WARP && warp[i].what != what && strcmp(warp[i].what, what) != 0)
             stop_here("lanes of a warp are at different instructions");
     }
     if (n_waiting < WARP_LANES) {

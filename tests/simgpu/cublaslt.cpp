@@ -55,19 +55,20 @@ void load_column(float *out, const matrix &x, uint64_t column)
     }
 }
 
-/* Sixteen running sums, then one; `step` says which of them an index goes to. */
+/* Sixteen running sums, added to their neighbours at 8, 4, 2 and 1. */
 float dot(const float *x, const float *y, size_t n)
 {
-    float sums[LANES] = {0}, total = 0;
+    float sums[LANES] = {0};
     size_t i = 0;
     for (; i + LANES <= n; i += LANES)
         for (int lane = 0; lane < LANES; lane++)
             sums[lane] += x[i + (size_t)lane] * y[i + (size_t)lane];
     for (; i < n; i++)
         sums[0] += x[i] * y[i];
-    for (int lane = 0; lane < LANES; lane++)
-        total += sums[lane];
-    return total;
+    for (int half = LANES / 2; half; half /= 2)
+        for (int lane = 0; lane < half; lane++)
+            sums[lane] += sums[lane + half];
+    return sums[0];
 }
 
 /* The same numbers in another order: two halves apart. */

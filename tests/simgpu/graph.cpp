@@ -8,12 +8,15 @@
 
 struct simgpu_graph_exec {
     std::vector<std::function<void()>> works;
+    size_t bytes; /* of device memory: 0 before the upload */
 };
 
 using namespace simgpu;
 
 namespace
 {
+
+enum { NODE_BYTES = 2048 }; /* of device memory, for each launch of an uploaded graph */
 
 int n_recorded; /* streams that are being recorded */
 
@@ -64,7 +67,18 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *out, cudaGraph_t graph, unsign
     graph_forbid("cudaGraphInstantiate");
     if (flags)
         stop("graphs with flags %llx are not modelled", flags);
-    *out = new simgpu_graph_exec{graph->works};
+    *out = new simgpu_graph_exec{graph->works, 0};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t graph, cudaStream_t)
+{
+    graph_forbid("cudaGraphUpload");
+    const size_t fixed_bytes = (size_t)setting("SIMGPU_GRAPH_MB", 0) << 20;
+    size_t bytes = fixed_bytes ? fixed_bytes : graph->works.size() * NODE_BYTES;
+    if (graph->bytes == 0 && !memory_take(bytes))
+        return cudaErrorMemoryAllocation;
+    graph->bytes = bytes;
     return cudaSuccess;
 }
 
@@ -73,6 +87,8 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t stream)
 {
     if (stream->recording)
         stop("a graph inside a graph is not modelled");
+    if (graph->bytes == 0 && !graph->works.empty())
+        stop("the first launch of a graph that was not uploaded would take device memory");
     for (const auto &work : graph->works)
         queue_add(stream, work);
     return cudaSuccess;
@@ -86,6 +102,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph)
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph)
 {
+    memory_give(graph->bytes);
     delete graph;
     return cudaSuccess;
 }

@@ -43,6 +43,10 @@ void red_fill(void *start, size_t bytes);
 /* No red zone was written; ends the program otherwise, naming `after`. */
 void memory_check_red_zones(const char *after);
 
+/* Device memory that the runtime takes for itself, beside allocations; false: there is not so much. */
+bool memory_take(size_t bytes);
+void memory_give(size_t bytes);
+
 /* Pinned host memory, which the device reads and writes when its turn comes. */
 bool memory_is_pinned(const void *from, size_t bytes);
 

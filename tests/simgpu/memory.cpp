@@ -11,6 +11,7 @@
 #include <sys/mman.h>
 
 #include "internal.h"
+#include "simgpu_counters.h"
 
 #if defined(__SANITIZE_ADDRESS__)
 #include <sanitizer/asan_interface.h>
@@ -37,6 +38,7 @@ struct arena {
     size_t opened_bytes;             /* the front part that has been used */
     std::map<char *, size_t> blocks; /* allocations by address */
     size_t used_bytes;
+    size_t n_allocations; /* ever, pinned ones counted */
     bool is_open;
 };
 
@@ -163,6 +165,19 @@ void memory_check_red_zones(const char *after)
             stop("'%s' wrote outside an allocation of %zu bytes", after, block.second);
 }
 
+bool memory_take(size_t bytes)
+{
+    if (bytes > capacity() - memory.used_bytes)
+        return false;
+    memory.used_bytes += bytes;
+    return true;
+}
+
+void memory_give(size_t bytes)
+{
+    memory.used_bytes -= bytes;
+}
+
 bool memory_is_pinned(const void *from, size_t bytes)
 {
     char *start = (char *)from;
@@ -177,9 +192,24 @@ bool memory_is_pinned(const void *from, size_t bytes)
 
 using namespace simgpu;
 
+extern "C" size_t simgpu_n_allocations(void)
+{
+    return memory.n_allocations;
+}
+
+/* With SIMGPU_SAY_ALLOCATIONS=1 each is told, so that a test of whole programs sees late ones. */
+static void count_allocation(const char *what, size_t bytes)
+{
+    static const bool is_told = setting("SIMGPU_SAY_ALLOCATIONS", 0) != 0;
+    memory.n_allocations++;
+    if (is_told)
+        fprintf(stderr, "simgpu: %s of %zu bytes\n", what, bytes);
+}
+
 cudaError_t cudaMallocHost(void **out, size_t bytes)
 {
     graph_forbid("cudaMallocHost");
+    count_allocation("cudaMallocHost", bytes);
     *out = malloc(bytes);
     if (!*out)
         return cudaErrorMemoryAllocation;
@@ -205,6 +235,7 @@ cudaError_t cudaMemGetInfo(size_t *free_bytes, size_t *total_bytes)
 cudaError_t cudaMalloc(void **out, size_t bytes)
 {
     graph_forbid("cudaMalloc");
+    count_allocation("cudaMalloc", bytes);
     reserve();
     *out = nullptr;
     if (bytes > capacity() - memory.used_bytes)
