@@ -13,10 +13,10 @@ from harness import BIN, mgpt
 from test_faults import wait_for
 
 NAME = f"mgpt{os.getpid() % 100000}"  # of the namespace, and with a letter behind it of each end of the pair
-NETWORK = f"198.18.{os.getpid() // 64 % 256}.{os.getpid() % 64 * 4}".rsplit(".", 1)  # a /30 of the addresses for tests of networks
-HERE, THERE = (f"{NETWORK[0]}.{int(NETWORK[1]) + n}" for n in (1, 2))
+# A /29 of the addresses for tests of networks: the daemon's machine, and two of the workers', which share the namespace.
+HERE, *THERE = (f"198.18.{os.getpid() // 32 % 256}.{os.getpid() % 32 * 8 + n}" for n in (1, 2, 3))
 COMMANDS = (f"ip netns add {NAME}", f"ip link add {NAME}a type veth peer name {NAME}b", f"ip link set {NAME}b netns {NAME}",
-            f"ip addr add {HERE}/30 dev {NAME}a", f"ip link set {NAME}a up", f"ip netns exec {NAME} ip addr add {THERE}/30 dev {NAME}b",
+            f"ip addr add {HERE}/29 dev {NAME}a", f"ip link set {NAME}a up", *(f"ip netns exec {NAME} ip addr add {there}/29 dev {NAME}b" for there in THERE),
             f"ip netns exec {NAME} ip link set lo up", f"ip netns exec {NAME} ip link set {NAME}b up")
 
 
@@ -36,27 +36,27 @@ def make_namespace():
 
 
 class Network:
-    """with Network() as network: two machines, `here` with the daemon and `there`."""
+    """with Network() as network: the machine `here` with the daemon, and two of `there`, each known by its address."""
 
     def __init__(self, may_be_real=True):
         self.may_be_real = may_be_real
 
     def __enter__(self):
         self.is_real = self.may_be_real and os.geteuid() == 0 and make_namespace()
-        self.here, self.there = (HERE, THERE) if self.is_real else ("127.0.0.1", "127.0.0.2")
+        self.here, self.there = (HERE, THERE) if self.is_real else ("127.0.0.1", ["127.0.0.2", "127.0.0.3"])
         self.way = "two network namespaces" if self.is_real else "two loopback addresses"
-        print(f"machines: {self.way}, {self.here} and {self.there}", flush=True)
+        print(f"machines: {self.way}, {self.here} and {', '.join(self.there)}", flush=True)
         return self
 
     def __exit__(self, *_):
         if self.is_real:
             remove_namespace()
 
-    def worker(self, port, *options):
-        """The command line of a worker there."""
-        if self.is_real:
-            return ["ip", "netns", "exec", NAME, os.path.join(BIN, "mgpt-worker"), "--connect", f"tcp://{self.here}:{port}", *options]
-        return [os.path.join(BIN, "mgpt-worker"), "--connect", f"tcp://{self.there}:0;{self.here}:{port}", *options]
+    def worker(self, port, machine, *options):
+        """The command line of a worker there, which comes from the machine's own address."""
+        where = ["ip", "netns", "exec", NAME] if self.is_real else []
+        source = "" if self.is_real and machine == 0 else f"{self.there[machine]}:0;"
+        return [*where, os.path.join(BIN, "mgpt-worker"), "--connect", f"tcp://{source}{self.here}:{port}", *options]
 
 
 def die_with_parent():
@@ -66,10 +66,10 @@ def die_with_parent():
 class Worker:
     """One mgpt-worker on the other machine, ended by its id."""
 
-    def __init__(self, test, network, port, *options):
+    def __init__(self, test, network, port, *options, machine=0):
         self.log = tempfile.TemporaryFile("a+b")
         test.addCleanup(self.end)
-        self.process = subprocess.Popen(network.worker(port, *map(str, options)), stdin=subprocess.DEVNULL, stdout=self.log,
+        self.process = subprocess.Popen(network.worker(port, machine, *map(str, options)), stdin=subprocess.DEVNULL, stdout=self.log,
                                         stderr=self.log, preexec_fn=die_with_parent)
 
     def end(self):

@@ -48,9 +48,10 @@ class RemoteTest(unittest.TestCase):
     def daemon(self, *options, stages="1", port=0):
         return RemoteDaemon(self, self.network, MODEL, self.key, "--stages", 2, "--remote-stages", stages, *options, port=port)
 
-    def worker(self, daemon, key=0, model=MODEL, *options):
+    def worker(self, daemon, key=0, model=MODEL, *options, machine=0):
         port = daemon if isinstance(daemon, int) else daemon.port
-        return Worker(self, self.network, port, "--model", model, "--key", self.keys[key] if isinstance(key, int) else key, *options)
+        return Worker(self, self.network, port, "--model", model, "--key", self.keys[key] if isinstance(key, int) else key, *options,
+                      machine=machine)
 
     def check(self, replies):
         for reply, expected in zip(replies, self.expected):
@@ -77,15 +78,31 @@ class RemoteTest(unittest.TestCase):
                 ready = daemon.get("/health/ready")
                 self.assertEqual((ready.status, ready.json()["status"], ready.json()["workers_missing"]), (503, "waiting", n))
                 self.assertIn(f"waiting for {n} of {n} workers of other machines at tcp://", ready.json()["message"])
-                workers = [self.worker(daemon, k) for k in range(n)]
+                workers = [self.worker(daemon, k, machine=k) for k in range(n)]
                 daemon.wait_ready()
                 self.assertEqual(daemon.picture(**SMALL), self.small)
                 self.assertEqual(daemon.gauge("mgpt:remote_workers"), n)
                 self.assertEqual(daemon.gauge("mgpt:remote_workers_missing"), 0)
                 self.assertEqual(daemon.get("/health/ready").status, 200)
                 self.assertNotIn(workers[0].process.pid, daemon.children())
-                for worker in workers:
+                for worker, address in zip(workers, self.network.there):
                     self.assertIn("loaded", worker.log_text())
+                    self.assertRegex(daemon.log_text(), rf"worker has a place name=\"stage 0\.\d\" address={address} ")
+
+    def test_stages_of_two_pipelines(self):
+        """One stage of each is far away; pictures go to both, and one that loses its worker leaves the other at work."""
+        with self.daemon("--pipelines", 2, stages="0.1,1.0") as daemon:
+            first, second = self.worker(daemon, 0), self.worker(daemon, 1, machine=1)
+            daemon.wait_ready()
+            self.check(Running(daemon, 2).end())
+            second.kill()
+            first.kill()
+            wait_for(self, "the losses", lambda: daemon.gauge("mgpt:remote_workers_missing") == 2)
+            running = Running(daemon, 2)
+            self.worker(daemon, 2)
+            wait_for(self, "one pipeline at work", lambda: daemon.gauge("mgpt:remote_workers_missing") == 1)
+            self.worker(daemon, 0, machine=1)
+            self.check(running.end())
 
     def test_a_killed_worker_is_replaced_in_the_middle_of_pictures(self):
         for stages in ("0", "1"):

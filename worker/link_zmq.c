@@ -299,8 +299,9 @@ enum status link_zmq_listen(struct link **out, void *zmq, const char *bind, bool
     if (use_key || !curve_endpoint_is_local(bind))
         st = listen_with_key(hop, err);
     if (st == STATUS_OK && zmq_bind(hop->socket, bind) != 0)
-        st = error_set(err, STATUS_IO, "cannot bind link endpoint '%s': %s", bind,
-                       zmq_strerror(errno));
+        st = error_set(err, STATUS_IO, "cannot bind link endpoint '%s': %s%s", bind,
+                       zmq_strerror(errno),
+                       curve_endpoint_is_local(bind) ? "" : " (mgpt-worker --link names another)");
     size_t endpoint_bytes = sizeof(hop->link.endpoint);
     if (st == STATUS_OK &&
         zmq_getsockopt(hop->socket, ZMQ_LAST_ENDPOINT, hop->link.endpoint, &endpoint_bytes) != 0)
