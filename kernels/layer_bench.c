@@ -369,7 +369,8 @@ int main(int argc, char **argv)
     }
     if (b.o.steps > STEPS_MAX)
         b.o.steps = STEPS_MAX;
-    struct stream_options options = {.n_threads = b.o.threads, .device = b.o.device};
+    struct stream_options options = {
+        .n_threads = b.o.threads, .device = b.o.device, .own_cpus = true};
     struct error err;
     if (stream_create(&b.stream, &options, &err) != STATUS_OK) {
         fprintf(stderr, "layer_bench: %s\n", err.text);

@@ -46,8 +46,9 @@ enum { STREAM_THREADS_MAX = 256 };
 
 struct stream_options {
     int n_threads;   /* 1..STREAM_THREADS_MAX, the caller included */
-    const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL:
-                        where the process may use just n_threads CPUs, one each, else not pinned */
+    const int *cpus; /* [n_threads] the CPU each thread is pinned to, [0] for the caller; NULL: not
+                        pinned, but: */
+    bool own_cpus;   /* where the process may use just n_threads CPUs, each thread gets one */
     enum device_kind device; /* DEVICE_CUDA: the threads do what is left on the host */
     int device_index;        /* among the CUDA devices of the machine */
 };

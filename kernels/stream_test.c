@@ -154,7 +154,7 @@ static void test_pinning(void **state)
                      STATUS_INVALID);
 }
 
-/* As many threads as the process may use CPUs: each has its own, without being told. */
+/* As many threads as the process may use CPUs: each has its own, without being told which. */
 static void test_a_cpu_for_each(void **state)
 {
     (void)state;
@@ -170,7 +170,9 @@ static void test_a_cpu_for_each(void **state)
     if (n < 2)
         skip();
     assert_int_equal(sched_setaffinity(0, sizeof(two), &two), 0);
-    struct stream *stream = test_stream(CODE_PATH_PORTABLE, 2);
+    struct stream_options options = {.n_threads = 2, .own_cpus = true};
+    struct stream *stream;
+    assert_int_equal(stream_create_on_path(&stream, &options, CODE_PATH_PORTABLE, NULL), STATUS_OK);
     for (int round = 0; round < 100; round++) {
         stream_parallel(stream, where, seen);
         assert_true(seen[0] < seen[1]);

@@ -259,87 +259,84 @@ static void make_shards(struct test_folder *folder)
     write_part(folder, "b.safetensors", 8, N_TINY - 1, DTYPE_BF16, NULL);
 }
 
+static const struct {
+    const char *a, *b, *place, *extra;
+    enum status status;
+    const char *words[3];
+} index_cases[] = {
+    {"a.safetensors", "b.safetensors", "a.safetensors", "", STATUS_OK, {0}},
+    {"a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     ",\"model.vqmodel.x\":\"a.safetensors\"",
+     STATUS_OK,
+     {0}},
+    {"a.safetensors",
+     "b.safetensors",
+     "b.safetensors",
+     "",
+     STATUS_INVALID,
+     {"'model.layers.0.self_attn.q_norm.weight'", "'b.safetensors'", "it is in 'a.safetensors'"}},
+    {"a.safetensors",
+     "c.safetensors",
+     "a.safetensors",
+     "",
+     STATUS_NOT_FOUND,
+     {"index.json", "'c.safetensors'", "no such file"}},
+    {"../a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     "",
+     STATUS_INVALID,
+     {"index.json", "'../a.safetensors'", "same folder"}},
+    {"/etc/a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     "",
+     STATUS_INVALID,
+     {"'/etc/a.safetensors'", "same folder"}},
+    {"sub/a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     "",
+     STATUS_INVALID,
+     {"'sub/a.safetensors'"}},
+    {"..", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"'..'"}},
+    {"", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"the string ''"}},
+    {"a.bin", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"'a.bin'", ".safetensors"}},
+    {"config.json", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"'config.json'"}},
+    {"a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     ",\"more\":\"b.safetensors\"",
+     STATUS_NOT_FOUND,
+     {"b.safetensors' has no tensor 'more'", "index.json"}},
+    {"a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     ",\"more\":7",
+     STATUS_INVALID,
+     {"'more'", "7"}},
+    {"a.safetensors",
+     "b.safetensors",
+     "a.safetensors",
+     ",\"lm_head.weight\":\"a.safetensors\"",
+     STATUS_INVALID,
+     {"index.json", "duplicate"}},
+};
+
 static void wrong_indices(void **state)
 {
     (void)state;
-    static const struct {
-        const char *a, *b, *place, *extra;
-        enum status status;
-        const char *words[3];
-    } cases[] = {
-        {"a.safetensors", "b.safetensors", "a.safetensors", "", STATUS_OK, {0}},
-        {"a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         ",\"model.vqmodel.x\":\"a.safetensors\"",
-         STATUS_OK,
-         {0}},
-        {"a.safetensors",
-         "b.safetensors",
-         "b.safetensors",
-         "",
-         STATUS_INVALID,
-         {"'model.layers.0.self_attn.q_norm.weight'", "'b.safetensors'",
-          "it is in 'a.safetensors'"}},
-        {"a.safetensors",
-         "c.safetensors",
-         "a.safetensors",
-         "",
-         STATUS_NOT_FOUND,
-         {"index.json", "'c.safetensors'", "no such file"}},
-        {"../a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         "",
-         STATUS_INVALID,
-         {"index.json", "'../a.safetensors'", "same folder"}},
-        {"/etc/a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         "",
-         STATUS_INVALID,
-         {"'/etc/a.safetensors'", "same folder"}},
-        {"sub/a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         "",
-         STATUS_INVALID,
-         {"'sub/a.safetensors'"}},
-        {"..", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"'..'"}},
-        {"", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"the string ''"}},
-        {"a.bin",
-         "b.safetensors",
-         "a.safetensors",
-         "",
-         STATUS_INVALID,
-         {"'a.bin'", ".safetensors"}},
-        {"config.json", "b.safetensors", "a.safetensors", "", STATUS_INVALID, {"'config.json'"}},
-        {"a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         ",\"more\":\"b.safetensors\"",
-         STATUS_NOT_FOUND,
-         {"b.safetensors' has no tensor 'more'", "index.json"}},
-        {"a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         ",\"more\":7",
-         STATUS_INVALID,
-         {"'more'", "7"}},
-        {"a.safetensors",
-         "b.safetensors",
-         "a.safetensors",
-         ",\"lm_head.weight\":\"a.safetensors\"",
-         STATUS_INVALID,
-         {"index.json", "duplicate"}},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < sizeof(index_cases) / sizeof(index_cases[0]); i++) {
         struct test_folder folder;
         struct error err = {0};
         make_shards(&folder);
-        write_index(&folder, cases[i].a, cases[i].b, cases[i].place, cases[i].extra);
+        write_index(&folder, index_cases[i].a, index_cases[i].b, index_cases[i].place,
+                    index_cases[i].extra);
         enum status st = open_and_check(&folder, &err);
-        test_expect_error(cases[i].a, st, &err, cases[i].status, cases[i].words, 3);
+        test_expect_error(index_cases[i].a, st, &err, index_cases[i].status, index_cases[i].words,
+                          3);
         test_folder_remove(&folder);
     }
 }

@@ -94,86 +94,82 @@ static void attention(void **state)
     free(text);
 }
 
+static const struct {
+    const char *from, *to;
+    enum status status;
+    const char *words[3];
+} value_cases[] = {
+    {"      ch: 128\n", "", STATUS_INVALID, {"'model.params.ddconfig.ch'", "missing"}},
+    {"    embed_dim: 256\n", "", STATUS_INVALID, {"'model.params.embed_dim'", "missing"}},
+    {"      double_z: false\n",
+     "",
+     STATUS_INVALID,
+     {"'model.params.ddconfig.double_z'", "missing"}},
+    {"ch: 128", "ch: 0", STATUS_INVALID, {"ddconfig.ch'", "0", "from 1 to 4096"}},
+    {"ch: 128", "ch: -128", STATUS_INVALID, {"ddconfig.ch'", "-128"}},
+    {"ch: 128",
+     "ch: 99999999999999999999",
+     STATUS_INVALID,
+     {"ddconfig.ch'", "99999999999999999999"}},
+    {"ch: 128", "ch: 128.5", STATUS_INVALID, {"ddconfig.ch'", "128.5"}},
+    {"ch: 128", "ch: wide", STATUS_INVALID, {"ddconfig.ch'", "wide"}},
+    {"ch: 128", "ch: ''", STATUS_INVALID, {"ddconfig.ch'"}},
+    {"ch: 128", "ch: \"128\"", STATUS_INVALID, {"ddconfig.ch'", "\"128\"", "without quotes"}},
+    {"ch: 128", "ch: \"128\\0\"", STATUS_INVALID, {"line", "NUL"}},
+    {"ch: 128", "ch: 0128", STATUS_INVALID, {"ddconfig.ch'", "0128"}},
+    {"ch: 128", "ch: +128", STATUS_INVALID, {"ddconfig.ch'", "+128"}},
+    {"      - 4\n", "      - '4'\n", STATUS_INVALID, {"ch_mult'", "\"4\"", "without quotes"}},
+    {"double_z: false", "double_z: 'false'", STATUS_INVALID, {"double_z'", "without quotes"}},
+    {"ch: 128", "ch: [128]", STATUS_INVALID, {"ddconfig.ch'", "a list", "one integer"}},
+    {"ch: 128", "ch: 48", STATUS_INVALID, {"48", "multiple of 32"}},
+    {"ch: 128", "ch: 4096", STATUS_INVALID, {"4096 times 2", "at most 4096"}},
+    {"ch: 128", "ch: 128\n      ch: 64", STATUS_INVALID, {"ddconfig.ch'", "given twice"}},
+    {"ch: 128", "ch: *somewhere", STATUS_INVALID, {"aliases", "somewhere"}},
+    {"      - 4\n", "", STATUS_UNSUPPORTED, {"ch_mult'", "4 levels", "expected 5"}},
+    {"      - 4\n",
+     "      - 4\n      - 4\n      - 4\n      - 4\n      - 4\n",
+     STATUS_INVALID,
+     {"ch_mult'", "more than 8"}},
+    {"      - 4\n", "      - [4]\n", STATUS_INVALID, {"ch_mult'", "list of integers"}},
+    {"      - 4\n", "      - 0\n", STATUS_INVALID, {"ch_mult'", "0"}},
+    {"double_z: false", "double_z: true", STATUS_UNSUPPORTED, {"double_z'", "expected false"}},
+    {"double_z: false", "double_z: maybe", STATUS_INVALID, {"double_z'", "maybe"}},
+    {"double_z: false",
+     "double_z: false\n      double_z: true",
+     STATUS_INVALID,
+     {"double_z'", "given twice"}},
+    {"in_channels: 3", "in_channels: 1", STATUS_UNSUPPORTED, {"in_channels'", "1", "expected 3"}},
+    {"out_ch: 3", "out_ch: 4", STATUS_UNSUPPORTED, {"out_ch'", "4", "expected 3"}},
+    {"attn_resolutions: []",
+     "attn_resolutions: [all]",
+     STATUS_INVALID,
+     {"attn_resolutions'", "all"}},
+    {"      resolution: 512\n      in_channels: 3\n      out_ch: 3\n      ch: 128\n",
+     "",
+     STATUS_INVALID,
+     {"missing"}},
+    {"n_embed: 8192", "n_embed: 1048577", STATUS_INVALID, {"'model.params.n_embed'", "1048577"}},
+    {"n_embed: 8192",
+     "? [a, b]\n    : 1\n    n_embed: 8192",
+     STATUS_INVALID,
+     {"key is not plain text"}},
+    {"model:\n", "- model:\n", STATUS_INVALID, {"one mapping"}},
+    {"model:\n", "other:\n", STATUS_INVALID, {"missing"}},
+    {"model:\n", "model: {\n", STATUS_INVALID, {"no YAML", "line"}},
+    {"model:\n", "\tmodel:\n", STATUS_INVALID, {"no YAML"}},
+    {"dropout: 0.0", "dropout: \xff\xfe", STATUS_INVALID, {"no YAML"}},
+};
+
 static void wrong_values(void **state)
 {
     (void)state;
-    static const struct {
-        const char *from, *to;
-        enum status status;
-        const char *words[3];
-    } cases[] = {
-        {"      ch: 128\n", "", STATUS_INVALID, {"'model.params.ddconfig.ch'", "missing"}},
-        {"    embed_dim: 256\n", "", STATUS_INVALID, {"'model.params.embed_dim'", "missing"}},
-        {"      double_z: false\n",
-         "",
-         STATUS_INVALID,
-         {"'model.params.ddconfig.double_z'", "missing"}},
-        {"ch: 128", "ch: 0", STATUS_INVALID, {"ddconfig.ch'", "0", "from 1 to 4096"}},
-        {"ch: 128", "ch: -128", STATUS_INVALID, {"ddconfig.ch'", "-128"}},
-        {"ch: 128",
-         "ch: 99999999999999999999",
-         STATUS_INVALID,
-         {"ddconfig.ch'", "99999999999999999999"}},
-        {"ch: 128", "ch: 128.5", STATUS_INVALID, {"ddconfig.ch'", "128.5"}},
-        {"ch: 128", "ch: wide", STATUS_INVALID, {"ddconfig.ch'", "wide"}},
-        {"ch: 128", "ch: ''", STATUS_INVALID, {"ddconfig.ch'"}},
-        {"ch: 128", "ch: \"128\"", STATUS_INVALID, {"ddconfig.ch'", "\"128\"", "without quotes"}},
-        {"ch: 128", "ch: \"128\\0\"", STATUS_INVALID, {"line", "NUL"}},
-        {"ch: 128", "ch: 0128", STATUS_INVALID, {"ddconfig.ch'", "0128"}},
-        {"ch: 128", "ch: +128", STATUS_INVALID, {"ddconfig.ch'", "+128"}},
-        {"      - 4\n", "      - '4'\n", STATUS_INVALID, {"ch_mult'", "\"4\"", "without quotes"}},
-        {"double_z: false", "double_z: 'false'", STATUS_INVALID, {"double_z'", "without quotes"}},
-        {"ch: 128", "ch: [128]", STATUS_INVALID, {"ddconfig.ch'", "a list", "one integer"}},
-        {"ch: 128", "ch: 48", STATUS_INVALID, {"48", "multiple of 32"}},
-        {"ch: 128", "ch: 4096", STATUS_INVALID, {"4096 times 2", "at most 4096"}},
-        {"ch: 128", "ch: 128\n      ch: 64", STATUS_INVALID, {"ddconfig.ch'", "given twice"}},
-        {"ch: 128", "ch: *somewhere", STATUS_INVALID, {"aliases", "somewhere"}},
-        {"      - 4\n", "", STATUS_UNSUPPORTED, {"ch_mult'", "4 levels", "expected 5"}},
-        {"      - 4\n",
-         "      - 4\n      - 4\n      - 4\n      - 4\n      - 4\n",
-         STATUS_INVALID,
-         {"ch_mult'", "more than 8"}},
-        {"      - 4\n", "      - [4]\n", STATUS_INVALID, {"ch_mult'", "list of integers"}},
-        {"      - 4\n", "      - 0\n", STATUS_INVALID, {"ch_mult'", "0"}},
-        {"double_z: false", "double_z: true", STATUS_UNSUPPORTED, {"double_z'", "expected false"}},
-        {"double_z: false", "double_z: maybe", STATUS_INVALID, {"double_z'", "maybe"}},
-        {"double_z: false",
-         "double_z: false\n      double_z: true",
-         STATUS_INVALID,
-         {"double_z'", "given twice"}},
-        {"in_channels: 3",
-         "in_channels: 1",
-         STATUS_UNSUPPORTED,
-         {"in_channels'", "1", "expected 3"}},
-        {"out_ch: 3", "out_ch: 4", STATUS_UNSUPPORTED, {"out_ch'", "4", "expected 3"}},
-        {"attn_resolutions: []",
-         "attn_resolutions: [all]",
-         STATUS_INVALID,
-         {"attn_resolutions'", "all"}},
-        {"      resolution: 512\n      in_channels: 3\n      out_ch: 3\n      ch: 128\n",
-         "",
-         STATUS_INVALID,
-         {"missing"}},
-        {"n_embed: 8192",
-         "n_embed: 1048577",
-         STATUS_INVALID,
-         {"'model.params.n_embed'", "1048577"}},
-        {"n_embed: 8192",
-         "? [a, b]\n    : 1\n    n_embed: 8192",
-         STATUS_INVALID,
-         {"key is not plain text"}},
-        {"model:\n", "- model:\n", STATUS_INVALID, {"one mapping"}},
-        {"model:\n", "other:\n", STATUS_INVALID, {"missing"}},
-        {"model:\n", "model: {\n", STATUS_INVALID, {"no YAML", "line"}},
-        {"model:\n", "\tmodel:\n", STATUS_INVALID, {"no YAML"}},
-        {"dropout: 0.0", "dropout: \xff\xfe", STATUS_INVALID, {"no YAML"}},
-    };
-    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+    for (size_t i = 0; i < sizeof(value_cases) / sizeof(value_cases[0]); i++) {
         struct vqgan_config c;
         struct error err = {0};
-        char *text = replaced(cases[i].from, cases[i].to);
+        char *text = replaced(value_cases[i].from, value_cases[i].to);
         enum status st = vqgan_config_parse(&c, text, strlen(text), "d/vqgan.yaml", &err);
-        test_expect_error(cases[i].to, st, &err, cases[i].status, cases[i].words, 3);
+        test_expect_error(value_cases[i].to, st, &err, value_cases[i].status, value_cases[i].words,
+                          3);
         assert_non_null(strstr(err.text, "'d/vqgan.yaml'"));
         free(text);
     }

@@ -82,6 +82,7 @@ class UseTest(unittest.TestCase):
                 (["inspect", "generate", "--model", MODEL, "--prompt", "x", "--size", "65x64"], "65"),
                 (["inspect", "generate", "--model", MODEL, "--prompt", "x", "--size", "2048x2048"], "positions"),
                 (["inspect", "generate", "--model", MODEL, "--prompt", "x", "--size", "64x64", "--device", "cuda:99"], "CUDA"),
+                (["inspect", "generate", "--model", MODEL, "--prompt", "x", "--size", "64x64", "--kv-blocks", 1 << 22], "of the machine's memory"),
                 (["inspect", "sizes", "--target-size", "100"], "100"),
                 (["inspect", "checkpoint", "/nowhere"], "/nowhere"),
                 (["make-checkpoint", "--shape", "9b", "--seed", "1", "--out", path("c")], "9b"),

@@ -27,6 +27,7 @@ struct settings {
     bool no_confine, shares_device;
 };
 
+enum { ROLE_STAGE, ROLE_CODEC };
 static const char *const roles[] = {"stage", "codec", NULL};
 static const char *const levels[] = {"error", "warn", "info", "debug",
                                      NULL}; /* as enum log_level */
@@ -127,6 +128,8 @@ static enum status open_stream(struct stream **out, const struct settings *setti
         .n_threads = n_threads < STREAM_THREADS_MAX ? n_threads : STREAM_THREADS_MAX,
         .cpus = n_cpus > 0 ? cpus : NULL};
     st = parse_device(&stream, settings->device, err);
+    /* A codec takes what stages leave; the threads beside a device do not wait for each other. */
+    stream.own_cpus = settings->role == ROLE_STAGE && stream.device == DEVICE_CPU;
     return st == STATUS_OK ? stream_create(out, &stream, err) : st;
 }
 
@@ -172,8 +175,8 @@ static enum status run(const struct settings *settings, bool *is_told, struct er
     snprintf(vq_dir, sizeof(vq_dir), "%s/tokenizer", settings->model);
     struct control_options control = {.endpoint = settings->connect,
                                       .keys = settings->key ? &keys : NULL,
-                                      .role = settings->role == 1 ? MGPT__ROLE__ROLE_CODEC
-                                                                  : MGPT__ROLE__ROLE_STAGE,
+                                      .role = settings->role == ROLE_CODEC ? MGPT__ROLE__ROLE_CODEC
+                                                                           : MGPT__ROLE__ROLE_STAGE,
                                       .model_dir = settings->model,
                                       .vq_dir = settings->vq ? settings->vq : vq_dir,
                                       .link_bind = settings->link,

@@ -16,7 +16,7 @@ struct measure {
 static enum status measure_with(const struct measure *measure, int n_threads, struct error *err)
 {
     struct stream *stream;
-    struct stream_options options = {.n_threads = n_threads};
+    struct stream_options options = {.n_threads = n_threads, .own_cpus = true};
     struct machine_limits limits;
     enum status st = stream_create(&stream, &options, err);
     if (st != STATUS_OK)

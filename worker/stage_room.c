@@ -97,8 +97,9 @@ enum status stage_room_check(const struct model_config *config, const struct sta
 {
     struct stage_need need;
     size_t free_bytes, total_bytes;
-    if (!stream_room(stream, &free_bytes, &total_bytes))
-        return STATUS_OK;
+    stage_room_free(stream, &free_bytes, &total_bytes);
+    if (total_bytes == 0)
+        return STATUS_OK; /* not known: then the system decides */
     stage_room_need(&need, config, options, stream);
     size_t all = sum(sum(need.weight_bytes, need.kv_bytes),
                      sum(need.activation_bytes, need.recording_bytes));
@@ -106,10 +107,11 @@ enum status stage_room_check(const struct model_config *config, const struct sta
         return STATUS_OK;
     return error_set(
         err, STATUS_NOMEM,
-        "this stage needs %zu MiB of device memory (weights %zu, KV cache %zu, activations and "
+        "this stage needs %zu MiB of the %s's memory (weights %zu, KV cache %zu, activations and "
         "links %zu, recorded steps %zu), free are %zu of %zu: use more --stages, or fewer "
         "--kv-blocks than %d",
-        all >> MIB_SHIFT, need.weight_bytes >> MIB_SHIFT, need.kv_bytes >> MIB_SHIFT,
+        all >> MIB_SHIFT, stream_device(stream) ? "device" : "machine",
+        need.weight_bytes >> MIB_SHIFT, need.kv_bytes >> MIB_SHIFT,
         need.activation_bytes >> MIB_SHIFT, need.recording_bytes >> MIB_SHIFT,
         free_bytes >> MIB_SHIFT, total_bytes >> MIB_SHIFT, options->kv_blocks);
 }

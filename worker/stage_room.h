@@ -26,8 +26,7 @@ void stage_room_need(struct stage_need *out, const struct model_config *config,
 /* Of the device, else of the machine; both 0: not known. */
 void stage_room_free(const struct stream *stream, size_t *free_bytes, size_t *total_bytes);
 
-/* STATUS_NOMEM: the device has less free; the text has all numbers and says what to do. On the CPU
- * always STATUS_OK. */
+/* STATUS_NOMEM: less is free there; the text has all numbers and says what to do. */
 enum status stage_room_check(const struct model_config *config, const struct stage_options *options,
                              const struct stream *stream, struct error *err);
 

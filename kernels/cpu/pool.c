@@ -186,7 +186,7 @@ enum status pool_create(struct pool **out, const struct stream_options *options,
     bool is_known = sched_getaffinity(0, sizeof(allowed), &allowed) == 0;
     bool spin = !is_known || CPU_COUNT(&allowed) >= n;
     /* Two threads that wait for each other may be left on one of two CPUs for seconds. */
-    bool one_each = !options->cpus && is_known && n > 1 && CPU_COUNT(&allowed) == n;
+    bool one_each = options->own_cpus && !options->cpus && is_known && CPU_COUNT(&allowed) == n;
     size_t bytes =
         (sizeof(struct pool) + (size_t)n * sizeof(struct pool_thread) + 63) & ~(size_t)63;
     struct pool *pool = aligned_alloc(64, bytes);
