@@ -309,7 +309,8 @@ static int gather(struct scheduler *s, const struct slot *slot)
         if (request_is_ready(r))
             s->members[n++] = r;
     }
-    for (int i = 0; anyone_decodes(s) && i < s->n_running; i++) {
+    bool with_others = anyone_decodes(s);
+    for (int i = 0; with_others && i < s->n_running; i++) {
         struct request *r = s->running[i];
         if (&s->slots[r->slot] != slot && request_is_ready(r) && is_prefill(r))
             s->members[n++] = r;
