@@ -24,6 +24,15 @@ enum {
 
 /* ---- creation ---- */
 
+static int count_local(const struct engine *engine, int n_pipelines)
+{
+    int n = 0;
+    for (int p = 0; p < n_pipelines; p++)
+        for (int k = 0; k < engine->options.n_stages; k++)
+            n += !engine->remote_places.is_remote[p][k];
+    return n;
+}
+
 static void fill_stages_options(struct stages_options *out, struct engine *engine, int pipeline,
                                 const struct scheduler_options *scheduler)
 {
@@ -31,8 +40,11 @@ static void fill_stages_options(struct stages_options *out, struct engine *engin
     *out = (struct stages_options){.crew = &engine->crew,
                                    .checkpoint = options->model->checkpoint,
                                    .pipeline = pipeline,
-                                   .n_pipelines = options->n_pipelines,
                                    .n_stages = options->n_stages,
+                                   .is_remote = engine->remote_places.is_remote[pipeline],
+                                   .link_host = engine->link_host,
+                                   .first_local = count_local(engine, pipeline),
+                                   .n_local = count_local(engine, options->n_pipelines),
                                    .cut = engine->cut,
                                    .compute = options->compute == ENGINE_F32
                                                   ? MGPT__COMPUTE__COMPUTE_F32
@@ -96,7 +108,9 @@ static enum status create_workers(struct engine *engine, struct error *err)
     engine->crew.log_level = options->log_level;
     engine->crew.no_confine = options->no_confine;
     engine->crew.threads = options->threads;
-    st = create_pipelines(engine, err);
+    st = engine_open_remote(engine, err);
+    if (st == STATUS_OK)
+        st = create_pipelines(engine, err);
     if (st == STATUS_OK && options->codec)
         st = create_side(engine, &engine->codec, MGPT__ROLE__ROLE_CODEC, err);
     if (st == STATUS_OK && options->draws)
@@ -107,7 +121,7 @@ static enum status create_workers(struct engine *engine, struct error *err)
 static enum status allocate(struct engine *engine, struct error *err)
 {
     const struct engine_options *options = &engine->options;
-    engine->items_max = 2 + options->n_pipelines * options->n_stages + 2;
+    engine->items_max = 2 + REMOTE_POLL_ITEMS + options->n_pipelines * options->n_stages + 2;
     engine->items = calloc((size_t)engine->items_max, sizeof(*engine->items));
     engine->open = calloc((size_t)options->queue_max, sizeof(struct open_request *));
     engine->published = calloc(1, sizeof(*engine->published));
@@ -400,6 +414,7 @@ void engine_destroy(struct engine *engine)
         pipeline_destroy(engine->pipelines[p]);
     side_destroy(engine->codec);
     side_destroy(engine->draws);
+    remote_close(engine->remote);
     crew_close(&engine->crew);
     if (engine->box)
         mailbox_close(engine->box);

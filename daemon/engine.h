@@ -62,6 +62,8 @@ struct engine_options {
     int queue_max;      /* open requests; 0: ENGINE_QUEUE_MAX */
     int step_wait_ms;   /* a plan without its last result for so long loses a stage; 0:
                            PIPELINE_STEP_WAIT_MS */
+    /* Workers of other machines; NULL or "": none. See the options of mgptd. */
+    const char *remote_stages, *worker_listen, *worker_key, *link_host;
     int load_wait_ms; /* a worker that does not load in this time is lost; 0: WORKER_LOAD_WAIT_MS */
 };
 
@@ -234,6 +236,10 @@ struct engine_stats {
     double backlog_s; /* until all that is open now is done, of the pipeline that ends first; below
                          0 when not known */
     struct histogram histograms[ENGINE_HISTOGRAMS];
+    /* workers of other machines: places for them, of these empty, those who wait for one; where
+     * they come; what last kept one out, or "" */
+    int n_remote, n_remote_missing, n_remote_spare;
+    char remote_endpoint[ENGINE_FACT_TEXT_BYTES + 32], remote_notice[ERROR_TEXT_BYTES];
     int n_stages; /* entries in stages; a copy holds no more */
     struct engine_stage_stats stages[ENGINE_PIPELINES_MAX * ENGINE_STAGES_MAX];
 };

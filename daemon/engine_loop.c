@@ -24,6 +24,8 @@ static int list_items(struct engine *engine)
 {
     int n = add_item(engine, 0, engine->crew.router, 0);
     n = add_item(engine, n, NULL, mailbox_fd(engine->box));
+    if (engine->remote)
+        n += remote_poll_items(engine->remote, engine->items + n);
     for (int p = 0; p < engine->n_pipelines; p++) {
         struct stages *stages = pipeline_stages(engine->pipelines[p]);
         for (int k = 0; k < stages->n; k++)
@@ -79,23 +81,27 @@ static void dispatch(struct engine *engine, const struct frame_peer *peer,
     log_debug("engine", "message of nobody known type=%s", message_type_name(message->type));
 }
 
-static void answer_ping(struct engine *engine, const struct frame_peer *peer,
-                        const Mgpt__Ping *ping)
+static void answer_ping(const struct frame_peer *peer, const Mgpt__Ping *ping)
 {
     Mgpt__Pong pong = MGPT__PONG__INIT;
     pong.value = ping->value;
-    message_send(engine->crew.router, peer, MESSAGE_PONG, &pong.base, 0, NULL);
+    message_send(peer->socket, peer, MESSAGE_PONG, &pong.base, 0, NULL);
 }
 
-static void take_messages(struct engine *engine)
+static void take_messages(struct engine *engine, void *socket)
 {
+    bool is_remote = socket != engine->crew.router;
     for (int i = 0; i < ENGINE_MESSAGES_MAX; i++) {
         struct frame_peer peer;
         struct message message;
         struct error err;
-        enum status st = message_receive(engine->crew.router, &peer, &message, 0, &err);
+        enum status st = message_receive(socket, &peer, &message, 0, &err);
         if (st == STATUS_TIMEOUT)
             return;
+        if (st == STATUS_INVALID && is_remote) {
+            remote_on_bad_frame(engine->remote, &peer, &err, clock_monotonic_ms());
+            continue;
+        }
         if (st != STATUS_OK) {
             log_warn("engine", "control message refused reason=\"%s\"", err.text);
             if (st != STATUS_INVALID)
@@ -103,7 +109,9 @@ static void take_messages(struct engine *engine)
             continue;
         }
         if (message.type == MESSAGE_PING)
-            answer_ping(engine, &peer, message.ping);
+            answer_ping(&peer, message.ping);
+        else if (is_remote)
+            engine_remote_message(engine, &peer, &message);
         else
             dispatch(engine, &peer, &message);
         message_clear(&message);
@@ -146,7 +154,7 @@ static void fill_stage(struct engine_stage_stats *out, const struct engine *engi
     memset(out, 0, sizeof(*out));
     out->pipeline = pipeline;
     out->stage = k;
-    out->pid = (int)stage->worker.process.pid;
+    out->pid = worker_pid(&stage->worker);
     out->ready = stage->loaded && stage->epoch == stages->epoch;
     out->link = stages_link_name(stages, k);
     memcpy(out->units, stage->facts.units, sizeof(out->units));
@@ -205,6 +213,7 @@ static void fill_figures(struct engine *engine, struct engine_stats *out, int64_
         out->codec = *side_memory(engine->codec);
         out->n_worker_restarts += (uint64_t)side_worker(engine->codec)->n_restarts;
     }
+    engine_fill_remote(engine, out);
     out->token_age_ms = engine->working ? now_ns / 1000000 - engine->last_token_ms : 0;
 }
 
@@ -243,6 +252,7 @@ static void publish(struct engine *engine, int64_t now_ns)
 static void run(struct engine *engine)
 {
     int64_t now_ns = clock_monotonic_ns();
+    engine_deal_places(engine, now_ns / 1000000);
     if (!engine->has_blocks && !find_failure(engine) &&
         engine_choose_blocks(engine, now_ns / 1000000)) {
         engine->has_blocks = true;
@@ -302,7 +312,9 @@ void *engine_loop(void *context)
                           : ENGINE_IDLE_TICK_MS;
         int n_ready = zmq_poll(engine->items, n, wait_ms);
         if (n_ready > 0) {
-            take_messages(engine);
+            take_messages(engine, engine->crew.router);
+            if (engine->remote)
+                take_messages(engine, remote_socket(engine->remote));
             take_ends(engine, n, clock_monotonic_ms());
             take_mails(engine);
         }

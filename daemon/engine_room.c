@@ -57,6 +57,10 @@ bool engine_choose_blocks(struct engine *engine, int64_t now_ms)
     enum status st = choose(engine, &n_blocks, &err);
     for (int p = 0; p < engine->n_pipelines && st == STATUS_OK; p++)
         st = pipeline_choose_blocks(engine->pipelines[p], n_blocks, &err);
+    if (st != STATUS_OK && engine->remote) {
+        engine_dismiss_all(engine, &err, now_ms);
+        return false;
+    }
     if (st != STATUS_OK) {
         stages_give_up(pipeline_stages(engine->pipelines[0]), &err);
         return false;

@@ -1,6 +1,7 @@
 /*
  * engine_state.h - the engine's inside, shared by engine.c (the door), engine_loop.c (the thread),
- * engine_room.c (KV blocks) and engine_work.c (requests).
+ * engine_room.c (KV blocks), engine_work.c (requests) and engine_remote.c (workers of other
+ * machines).
  *
  * Behind `lock` lies what callers and the loop both touch; everything else is the loop's alone once
  * the thread runs.
@@ -15,6 +16,7 @@
 #include "daemon/engine.h"
 #include "daemon/open_request.h"
 #include "daemon/pipeline.h"
+#include "daemon/remote_places.h"
 #include "daemon/side.h"
 
 enum engine_mail_kind {
@@ -46,6 +48,10 @@ struct engine {
     int n_pipelines;
     struct pipeline *pipelines[ENGINE_PIPELINES_MAX];
     struct side *codec, *draws;
+    struct remote_places remote_places;
+    struct remote *remote; /* NULL: every stage runs here */
+    char link_host[ENDPOINT_HOST_BYTES];
+    int n_missing;              /* places of remote workers that were empty at the last look */
     struct open_request **open; /* [queue_max] */
     int n_open;
     zmq_pollitem_t *items; /* [items_max] */
@@ -79,6 +85,15 @@ void engine_take_mail(struct engine *engine, struct engine_mail *mail, int64_t n
 void engine_place_waiting(struct engine *engine, int64_t now_ns); /* has_blocks became true */
 void engine_take_events(struct engine *engine, struct pipeline *pipeline, int64_t now_ns);
 void engine_fail_all(struct engine *engine, const struct error *err, int64_t now_ms);
+
+/* engine_remote.c. open: before the pipelines are made, with the crew; the rest on the loop's
+ * thread. */
+enum status engine_open_remote(struct engine *engine, struct error *err);
+void engine_deal_places(struct engine *engine, int64_t now_ms);
+void engine_remote_message(struct engine *engine, const struct frame_peer *peer,
+                           const struct message *message);
+void engine_dismiss_all(struct engine *engine, const struct error *err, int64_t now_ms);
+void engine_fill_remote(const struct engine *engine, struct engine_stats *out);
 extern const struct side_hooks engine_side_hooks;         /* context to be set */
 extern const struct pipeline_hooks engine_pipeline_hooks; /* context to be set */
 

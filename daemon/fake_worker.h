@@ -124,7 +124,7 @@ static inline void fake_worker_hello_with(struct fake_worker *worker, const stru
 {
     Mgpt__Hello hello = MGPT__HELLO__INIT;
     hello.role = of->role;
-    hello.pid = (uint64_t)of->process.pid;
+    hello.pid = (uint64_t)worker_pid(of);
     hello.device = hello.code_path = hello.version = "";
     hello.host = (char *)(uintptr_t)host;
     hello.nccl_version = nccl_version;

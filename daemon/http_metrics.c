@@ -120,6 +120,10 @@ static void steps(const struct page *page, const struct engine_stats *stats)
           "Kernel time on committed tokens over stages and time with work.", stats->busy_share);
     counter(page, "worker_restarts_total", "Workers started again.",
             (double)stats->n_worker_restarts);
+    gauge(page, "remote_workers", "Places for workers of other machines.", stats->n_remote);
+    gauge(page, "remote_workers_missing", "Of these, the empty ones.", stats->n_remote_missing);
+    gauge(page, "remote_workers_spare", "Workers of other machines that wait for a place.",
+          stats->n_remote_spare);
     counter(page, "codec_busy_seconds_total", "Time of the picture worker in its kernels.",
             (double)stats->codec_busy_ns * 1e-9);
 }

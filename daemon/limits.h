@@ -13,6 +13,7 @@ enum {
     WORKER_LOAD_WAIT_MS =
         600 * 1000, /* from Load to Loaded; default of engine_options.load_wait_ms */
     WORKER_CONNECT_WAIT_MS = 45 * 1000, /* from Connect to Connected; NCCL takes its time to form */
+    WORKER_CONNECT_PAUSE_MS = 2 * 1000, /* before a link between machines is tried again */
     WORKER_STOP_WAIT_MS = 2 * 1000,     /* from Stop to the end of the process; then it is killed */
     WORKER_PING_MS = 2 * 1000,          /* between two pings */
     WORKER_RESTART_PAUSE_MS = 200,      /* before the second start in a row; doubles each time */

@@ -23,6 +23,7 @@ enum { READY_LOOK_MS = 100 };
 
 struct settings {
     const char *config, *model, *vq, *cut, *device, *http, *model_name, *api_key;
+    const char *remote_stages, *worker_listen, *worker_key, *link_host;
     int compute, link, n_stages, n_pipelines, kv_blocks, prefill_chunk, threads, queue_max,
         log_level;
     int stop_wait_s, step_wait_s, load_wait_s, stall_limit_s, request_wait_s;
@@ -68,6 +69,18 @@ static const struct option table[] = {
              "the model's positions allow, at most 2048x2048]"},
     {"prefill-chunk", "N", OPTION_INT, SETTING(prefill_chunk), .max = 65536,
      .help = "prompt tokens of a step [the scheduler decides]"},
+    {"remote-stages", "LIST", OPTION_TEXT, SETTING(remote_stages),
+     .help =
+         "stages that are filled by mgpt-worker --connect of other machines, like 1, 0-2,5, all, "
+         "or 1.0-1.3 of pipeline 1 [none]",
+     .heading = "Workers on other machines"},
+    {"worker-listen", "HOST:PORT", OPTION_TEXT, SETTING(worker_listen),
+     .help = "where they come: an address of this machine or *"},
+    {"worker-key", "FILE", OPTION_TEXT, SETTING(worker_key),
+     .help = "this daemon's CURVE keys and those of the workers that it lets in, as mgpt make-keys "
+             "writes them"},
+    {"link-host", "HOST", OPTION_TEXT, SETTING(link_host),
+     .help = "where other machines reach a stage that runs here [HOST of --worker-listen]"},
     {"http", "HOST:PORT", OPTION_TEXT, SETTING(http), .default_value = "127.0.0.1:8086",
      .help = "where clients come; port 0: any free one", .heading = "Service"},
     {"api-key", "FILE", OPTION_TEXT, SETTING(api_key),
@@ -134,6 +147,10 @@ static enum status start_engine(struct service *service, const struct settings *
                                     .prefill_rows = settings->prefill_chunk,
                                     .threads = settings->threads,
                                     .queue_max = settings->queue_max,
+                                    .remote_stages = settings->remote_stages,
+                                    .worker_listen = settings->worker_listen,
+                                    .worker_key = settings->worker_key,
+                                    .link_host = settings->link_host,
                                     .step_wait_ms = settings->step_wait_s * 1000,
                                     .load_wait_ms = settings->load_wait_s * 1000};
     return engine_create(&service->engine, &engine, err);
@@ -154,7 +171,10 @@ static enum status start_http(struct service *service, const struct settings *se
                                 .key = settings->api_key ? &service->key : NULL,
                                 .request_wait_s = settings->request_wait_s,
                                 .stall_limit_s = settings->stall_limit_s};
-    return http_server_start(&service->http, &http, err);
+    enum status st = http_server_start(&service->http, &http, err);
+    if (st == STATUS_OK)
+        log_info("mgptd", "listening url=%s", http_server_url(service->http));
+    return st;
 }
 
 /* SIGTERM and SIGINT are blocked in every thread and taken here. */

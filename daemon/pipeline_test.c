@@ -65,7 +65,7 @@ static void create_pipeline(struct bench *bench)
     options.scheduler.max_positions = options.max_positions;
     options.stages = (struct stages_options){.crew = &bench->crew.crew,
                                              .checkpoint = bench->crew.checkpoint,
-                                             .n_pipelines = 1,
+                                             .n_local = N,
                                              .n_stages = N,
                                              .cut = cut,
                                              .compute = MGPT__COMPUTE__COMPUTE_F32,

@@ -11,7 +11,30 @@
 #include "base/log.h"
 #include "daemon/cpu_share.h"
 #include "daemon/limits.h"
+#include "daemon/stages_remote.h"
 #include "model/checkpoint_units.h"
+
+/* local: how many of this machine's stages come before it. */
+static void init_stage(struct stages *stages, int k, int *local)
+{
+    const struct stages_options *options = &stages->options;
+    struct stage *stage = &stages->list[k];
+    char name[WORKER_NAME_BYTES];
+    cpu_set_t cpus = options->crew->allowed;
+    bool is_remote = options->is_remote && options->is_remote[k];
+    snprintf(name, sizeof(name), "stage %d.%d", options->pipeline, k);
+    if (!is_remote)
+        cpu_share(&cpus, &options->crew->allowed, *local, options->n_local);
+    worker_init(&stage->worker, options->crew, MGPT__ROLE__ROLE_STAGE, name, &cpus);
+    stage->worker.is_remote = is_remote;
+    stage->first_unit = options->cut[k].first_unit;
+    stage->last_unit = options->cut[k].last_unit;
+    if (is_remote)
+        return;
+    worker_take_device(&stage->worker, (*local)++);
+    stage->worker.shares_device =
+        stages->n > 1 && strncmp(options->crew->device, "cuda:", strlen("cuda:")) == 0;
+}
 
 enum status stages_init(struct stages *out, const struct stages_options *options, struct error *err)
 {
@@ -23,21 +46,11 @@ enum status stages_init(struct stages *out, const struct stages_options *options
     out->options = *options;
     out->n = options->n_stages;
     out->epoch = 1;
-    for (int k = 0; k < out->n; k++) {
-        struct stage *stage = &out->list[k];
-        char name[WORKER_NAME_BYTES];
-        cpu_set_t cpus;
-        snprintf(name, sizeof(name), "stage %d.%d", options->pipeline, k);
-        cpu_share(&cpus, &options->crew->allowed, options->pipeline * out->n + k,
-                  options->n_pipelines * out->n);
-        worker_init(&stage->worker, options->crew, MGPT__ROLE__ROLE_STAGE, name, &cpus);
-        worker_take_device(&stage->worker, options->pipeline * out->n + k);
-        stage->worker.shares_device =
-            out->n > 1 && strncmp(options->crew->device, "cuda:", strlen("cuda:")) == 0;
-        stage->first_unit = options->cut[k].first_unit;
-        stage->last_unit = options->cut[k].last_unit;
-    }
+    int local = options->first_local;
+    for (int k = 0; k < out->n; k++)
+        init_stage(out, k, &local);
     out->options.cut = NULL;
+    out->options.is_remote = NULL;
     return STATUS_OK;
 }
 
@@ -70,35 +83,60 @@ static void fail(struct stages *stages, enum status code, const char *text)
     error_set(&stages->reason, code, "%s", text);
 }
 
-void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why)
+/* Whether what stage k cannot do now it never could: one of our own, before the first success.
+ * While others are waited for, a stage that was loaded once counts as one. */
+static bool is_hopeless(const struct stages *stages, int k)
+{
+    const struct stage *stage = &stages->list[k];
+    if (stage->worker.is_remote || stages->was_ready)
+        return false;
+    return !stage->was_loaded || stages_n_remote(stages) == 0;
+}
+
+void stages_forget(struct stages *stages, int k, int64_t now_ms, char end[WORKER_PROCESS_END_BYTES])
 {
     struct stage *stage = &stages->list[k];
-    char end[WORKER_PROCESS_END_BYTES];
-    char text[ERROR_TEXT_BYTES];
-    int pid = (int)stage->worker.process.pid;
     worker_lose(&stage->worker, now_ms, end);
-    snprintf(text, sizeof(text), "the worker of %s (pid %d) is lost: %s: %s", stage->worker.name,
-             pid, why, end);
     stage->asked_room = stage->has_room = false;
     stage->loading = stage->loaded = false;
     stage->asked_epoch = stage->epoch = 0;
     stage->linked_life = stage->connecting_life = 0;
+    stage->connect_ms = 0;
     stage->kv_blocks_used = 0;
-    if (k > 0)
+    if (k > 0) {
         stages->list[k - 1].linked_life = stages->list[k - 1].connecting_life = 0;
-    if (!stages->was_ready)
+        stages->list[k - 1].connect_ms = 0;
+    }
+}
+
+void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why)
+{
+    struct worker *worker = &stages->list[k].worker;
+    char end[WORKER_PROCESS_END_BYTES];
+    char text[ERROR_TEXT_BYTES], place[128] = "";
+    int pid = worker_pid(worker);
+    if (worker->is_remote)
+        snprintf(place, sizeof(place), " on %.48s, %s", worker->host, worker_place(worker));
+    if (worker->is_remote && worker_is_alive(worker))
+        remote_tell(&worker->peer, STATUS_LOST, why);
+    stages_forget(stages, k, now_ms, end);
+    snprintf(text, sizeof(text), "the worker of %s (pid %d%s) is lost: %.200s: %s", worker->name,
+             pid, place, why, end);
+    if (is_hopeless(stages, k))
         fail(stages, STATUS_LOST, text);
     stages_begin_epoch(stages, text);
 }
 
-/* The stages of this pipeline cannot work together: the end before the first success, a loss later.
- */
+/* Stage k cannot work with the others: a worker of another machine is sent away; one of our own is
+ * the end before the first success, a loss later. */
 static void refuse(struct stages *stages, int k, int64_t now_ms, enum status code, const char *text)
 {
-    if (stages->was_ready)
-        stages_lose(stages, k, now_ms, text);
-    else
+    if (stages->list[k].worker.is_remote)
+        stages_dismiss(stages, k, now_ms, code, text);
+    else if (is_hopeless(stages, k))
         fail(stages, code, text);
+    else
+        stages_lose(stages, k, now_ms, text);
 }
 
 /* A message that cannot be sent means that the worker is gone. */
@@ -152,7 +190,7 @@ static bool check_nccl(struct stages *stages, int k, int64_t now_ms)
                  "%s on host %s has NCCL %s, %s on host %s has %s: install the same NCCL for both, "
                  "or use --link zmq",
                  worker->name, worker->host, versions[0], next->name, next->host, versions[1]);
-        refuse(stages, k, now_ms, STATUS_INVALID, text);
+        refuse(stages, stages_victim(stages, k, other), now_ms, STATUS_INVALID, text);
         return false;
     }
     return true;
@@ -184,11 +222,9 @@ static void fill_load(Mgpt__Load *load, struct stages *stages, int k)
 {
     struct stage *stage = &stages->list[k];
     const struct stages_options *options = &stages->options;
-    char name[PRIVATE_FOLDER_NAME_BYTES];
-    snprintf(name, sizeof(name), "link%d", ++options->crew->n_lives);
     stage->endpoint[0] = 0;
     if (k > 0)
-        private_folder_endpoint(&options->crew->folder, stage->endpoint, name);
+        stages_choose_bind(stages, k, stage->endpoint);
     mgpt__load__init(load);
     load->epoch = stages->epoch;
     load->stage_index = (uint32_t)k;
@@ -277,6 +313,11 @@ static void send_reset(struct stages *stages, int k, int64_t now_ms)
 static void send_connect(struct stages *stages, int k, int64_t now_ms)
 {
     struct stage *next = &stages->list[k + 1];
+    struct error err;
+    if (stages_check_hop(stages, k, &err) != STATUS_OK) {
+        refuse(stages, stages_victim(stages, k + 1, k), now_ms, err.code, err.text);
+        return;
+    }
     Mgpt__Connect connect = MGPT__CONNECT__INIT;
     connect.endpoint = next->endpoint;
     connect.key = next->link_key;
@@ -291,7 +332,7 @@ static void start(struct stages *stages, int k, int64_t now_ms)
     struct error err;
     if (worker_start(&stages->list[k].worker, now_ms, &err) == STATUS_OK)
         return;
-    if (!stages->was_ready)
+    if (is_hopeless(stages, k))
         fail(stages, err.code, err.text);
     stages->list[k].worker.restart_ms = now_ms + WORKER_RESTART_PAUSE_MAX_MS;
     log_error("engine", "%s", err.text);
@@ -301,7 +342,7 @@ static void check_deadlines(struct stages *stages, int k, int64_t now_ms)
 {
     struct stage *stage = &stages->list[k];
     const struct stages_options *options = &stages->options;
-    if (stage->worker.process.pid == 0)
+    if (!worker_is_alive(&stage->worker))
         return;
     if (stage->worker.peer.n_bytes == 0) {
         if (now_ms - stage->worker.started_ms > WORKER_HELLO_WAIT_MS)
@@ -327,14 +368,15 @@ static void advance_stage(struct stages *stages, int k, int64_t now_ms)
 {
     struct stage *stage = &stages->list[k];
     check_deadlines(stages, k, now_ms);
-    if (worker_may_start(&stage->worker, now_ms))
+    if (!stage->worker.is_remote && worker_may_start(&stage->worker, now_ms))
         start(stages, k, now_ms);
     else if (has_hello(stage) && !stage->loading && !stage->loaded) {
         if (stages->options.kv_blocks > 0 && check_nccl(stages, k, now_ms))
             send_load(stages, k, now_ms);
     } else if (stage->loaded && stage->asked_epoch != stages->epoch)
         send_reset(stages, k, now_ms);
-    worker_tick(&stage->worker, now_ms);
+    if (worker_tick(&stage->worker, now_ms) != STATUS_OK)
+        stages_lose(stages, k, now_ms, "its connection ended");
 }
 
 static bool is_formed(const struct stages *stages, int k)
@@ -351,7 +393,7 @@ void stages_advance(struct stages *stages, int64_t now_ms)
         struct stage *stage = &stages->list[k];
         int next_life = stages->list[k + 1].worker.life;
         if (is_formed(stages, k) && is_formed(stages, k + 1) && stage->linked_life != next_life &&
-            stage->connecting_life == 0)
+            stage->connecting_life == 0 && now_ms >= stage->connect_ms)
             send_connect(stages, k, now_ms);
         ready = ready && stage->linked_life == next_life;
     }
@@ -363,6 +405,8 @@ void stages_advance(struct stages *stages, int64_t now_ms)
                  stages->n > 1 ? stages_link_name(stages, 0) : "none");
     stages->ready = ready;
     stages->was_ready = stages->was_ready || ready;
+    if (ready)
+        stages->notice.code = STATUS_OK;
 }
 
 static void copy_text(char *to, size_t to_bytes, const char *from)
@@ -402,8 +446,10 @@ static bool check_fingerprint(struct stages *stages, int k, const Mgpt__Loaded *
                  "one kind (mgpt inspect device lists them)",
                  stage->worker.name, stage->facts.fingerprint, stages->list[k].worker.name,
                  loaded->fingerprint);
-        refuse(stages, k, now_ms, STATUS_INVALID, text);
-        return false;
+        int victim = stages_victim(stages, k, other);
+        refuse(stages, victim, now_ms, STATUS_INVALID, text);
+        if (victim == k)
+            return false;
     }
     return true;
 }
@@ -418,8 +464,9 @@ static void on_room(struct stages *stages, int k, const Mgpt__Room *room)
                                          .need_bytes = room->weight_bytes + room->activation_bytes +
                                                        room->recording_bytes,
                                          .block_bytes = room->block_bytes};
-    snprintf(stage->room.memory, sizeof(stage->room.memory), "%s %s", stage->worker.host,
-             stage->worker.device);
+    const char *address = stages_machine(stages, k); /* hosts of two networks may share a name */
+    snprintf(stage->room.memory, sizeof(stage->room.memory), "%s %s",
+             address[0] ? address : stage->worker.host, stage->worker.device);
     log_debug("engine",
               "room name=\"%s\" memory=\"%s\" free_bytes=%llu total_bytes=%llu need_bytes=%llu "
               "block_bytes=%llu",
@@ -442,13 +489,17 @@ static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, 
         return;
     }
     if (strcmp(loaded->digest, stage->expected_digest) != 0) {
-        stages_lose(stages, k, now_ms, "its checkpoint is another one than ours (digests differ)");
+        error_set(&err, STATUS_INVALID,
+                  "%s has another checkpoint than mgptd (digests differ): give --model the same "
+                  "files on both machines",
+                  stage->worker.name);
+        refuse(stages, k, now_ms, err.code, err.text);
         return;
     }
     if (!check_fingerprint(stages, k, loaded, now_ms))
         return;
     stage->loading = false;
-    stage->loaded = true;
+    stage->loaded = stage->was_loaded = true;
     stage->epoch = loaded->epoch;
     copy_text(facts->units, sizeof(facts->units), loaded->units);
     copy_text(facts->digest, sizeof(facts->digest), loaded->digest);
@@ -464,7 +515,7 @@ static void on_loaded(struct stages *stages, int k, const Mgpt__Loaded *loaded, 
     facts->device_free_bytes = loaded->device_free_bytes;
     facts->device_total_bytes = loaded->device_total_bytes;
     if (loaded->link_endpoint && loaded->link_endpoint[0])
-        copy_text(stage->endpoint, sizeof(stage->endpoint), loaded->link_endpoint);
+        stages_take_endpoint(stages, k, loaded->link_endpoint);
     copy_text(stage->link_key, sizeof(stage->link_key), loaded->link_key);
     log_debug("engine", "stage loaded name=\"%s\" units=%s weight_bytes=%llu ms=%lld",
               stage->worker.name, facts->units, (unsigned long long)facts->weight_bytes,
@@ -483,6 +534,40 @@ static void on_lost_link(struct stages *stages, int k, const Mgpt__Failure *fail
         stages_begin_epoch(stages, failure->text);
 }
 
+static enum status status_of(const Mgpt__Failure *failure)
+{
+    return failure->status > STATUS_OK && failure->status <= STATUS_INTERNAL
+               ? (enum status)failure->status
+               : STATUS_INTERNAL;
+}
+
+/* A stage cannot reach the next one. Between machines that is for an administrator to mend (a
+ * firewall, an address), while both try again. */
+static void on_failed_connect(struct stages *stages, int k, const Mgpt__Failure *failure,
+                              int64_t now_ms)
+{
+    struct stage *stage = &stages->list[k];
+    const struct stage *next = &stages->list[k + 1];
+    bool is_nccl = link_to_next(stages, k) == MGPT__LINK_KIND__LINK_NCCL;
+    if (stage->worker.is_remote || next->worker.is_remote) {
+        stage->connecting_life = 0;
+        stage->connect_ms = now_ms + WORKER_CONNECT_PAUSE_MS;
+        error_set(&stages->notice, STATUS_LOST,
+                  "%s at %s does not reach %s at %s: %.200s; is that port open between the "
+                  "machines?%s",
+                  stage->worker.name, worker_place(&stage->worker), next->worker.name,
+                  next->endpoint, failure->text, is_nccl ? " (--link zmq does without NCCL)" : "");
+        log_warn("engine", "%s", stages->notice.text);
+    } else if (is_hopeless(stages, k) && !stages->was_ready) {
+        char text[ERROR_TEXT_BYTES];
+        snprintf(text, sizeof(text), "%s: %.300s%s", stage->worker.name, failure->text,
+                 is_nccl ? " (--link zmq does without NCCL)" : "");
+        fail(stages, STATUS_LOST, text);
+    } else {
+        stages_lose(stages, k, now_ms, failure->text);
+    }
+}
+
 static void on_failure(struct stages *stages, int k, const Mgpt__Failure *failure, int64_t now_ms)
 {
     struct stage *stage = &stages->list[k];
@@ -497,22 +582,15 @@ static void on_failure(struct stages *stages, int k, const Mgpt__Failure *failur
     }
     if (failure->type == MESSAGE_CONNECT && stage->connecting_life == 0)
         return; /* the stage it should have reached was lost meanwhile */
-    if (failure->type == MESSAGE_CONNECT && !stages->was_ready) {
-        char text[ERROR_TEXT_BYTES];
-        bool is_nccl = link_to_next(stages, k) == MGPT__LINK_KIND__LINK_NCCL;
-        snprintf(text, sizeof(text), "%s: %.300s%s", stage->worker.name, failure->text,
-                 is_nccl ? " (--link zmq does without NCCL)" : "");
-        fail(stages, STATUS_LOST, text);
+    if (failure->type == MESSAGE_CONNECT) {
+        on_failed_connect(stages, k, failure, now_ms);
         return;
     }
     if ((failure->type == MESSAGE_LOAD || failure->type == MESSAGE_ASK_ROOM) &&
-        !stages->was_ready) {
+        (is_hopeless(stages, k) || stages->list[k].worker.is_remote)) {
         char text[ERROR_TEXT_BYTES];
-        snprintf(text, sizeof(text), "%s: %s", stage->worker.name, failure->text);
-        fail(stages,
-             failure->status > STATUS_OK && failure->status <= STATUS_INTERNAL ? failure->status
-                                                                               : STATUS_INTERNAL,
-             text);
+        snprintf(text, sizeof(text), "%s: %.440s", stage->worker.name, failure->text);
+        refuse(stages, k, now_ms, status_of(failure), text);
         return;
     }
     stages_lose(stages, k, now_ms, failure->text);

@@ -6,7 +6,8 @@
  * end to end. Stages that would compute other bits, or have NCCLs that do not fit, are refused with
  * words. Loss:    a stage that ends, refuses, or passes a deadline is started again; `epoch`
  * rises by one, the others keep their weights (Reset). Whoever sends plans sees the new epoch and
- * starts from number 1. Threads: the engine's loop alone.
+ * starts from number 1. Remote stages (stages_remote.h) wait for whoever comes; such a worker is
+ * refused alone, where one of our own would be the end. Threads: the engine's loop alone.
  */
 #ifndef MGPT_DAEMON_STAGES_H
 #define MGPT_DAEMON_STAGES_H
@@ -17,6 +18,7 @@
 #include "daemon/engine.h"
 #include "daemon/kv_size.h"
 #include "daemon/worker.h"
+#include "proto/endpoint.h"
 #include "scheduler/cut.h"
 
 struct checkpoint;
@@ -27,8 +29,10 @@ struct stages_options {
     struct crew *crew;
     struct checkpoint *checkpoint; /* for the digests the workers must have; borrowed */
     int pipeline;                  /* index, for names */
-    int n_pipelines;               /* for each worker's share of the cores */
     int n_stages;
+    const bool *is_remote; /* [n_stages] filled by workers of other machines; copied; NULL: none */
+    const char *link_host; /* where they reach this one; borrowed; needed after a remote stage */
+    int first_local, n_local;    /* of all pipelines' stages here, for their shares of the cores */
     const struct cut_stage *cut; /* [n_stages] copied */
     Mgpt__Compute compute;
     enum engine_link link;
@@ -53,6 +57,7 @@ struct stage {
     bool asked_room, has_room; /* in this life: AskRoom was sent, Room came */
     struct kv_size_stage room;
     bool loading, loaded;       /* in this life */
+    bool was_loaded;            /* in any */
     uint64_t asked_epoch;       /* of the last Load or Reset sent in this life */
     uint64_t epoch;             /* the stage said that it is ready for it */
     int64_t asked_ms;           /* when Load or Reset was sent */
@@ -60,7 +65,8 @@ struct stage {
     int linked_life;            /* life of the next stage that the link leads to; 0: none */
     int connecting_life;        /* Connect was sent, Connected has not come */
     int64_t connecting_ms;
-    char endpoint[PRIVATE_FOLDER_ENDPOINT_BYTES]; /* where this stage takes activations */
+    int64_t connect_ms;            /* Connect not before; 0: at once */
+    char endpoint[ENDPOINT_BYTES]; /* where this stage takes activations */
     char link_key[64];
     char expected_digest[STAGE_FACT_BYTES]; /* empty until computed */
     struct stage_facts facts;
@@ -78,6 +84,7 @@ struct stages {
     bool was_ready;      /* at least once: from then on a refusal to load is a loss, not the end */
     bool failed;         /* no use to go on: the first load was refused */
     struct error reason; /* of the last loss, or of `failed` */
+    struct error notice; /* what last kept a worker of another machine out; code 0: nothing */
 };
 
 enum status stages_init(struct stages *out, const struct stages_options *options,
@@ -93,6 +100,10 @@ void stages_on_message(struct stages *stages, int k, const struct message *messa
 /* Stage k is of no use any more (its process ended, it passed a deadline, it broke the protocol).
  */
 void stages_lose(struct stages *stages, int k, int64_t now_ms, const char *why);
+
+/* The same without a loss to tell of: the stage is as before its worker's start. */
+void stages_forget(struct stages *stages, int k, int64_t now_ms,
+                   char end[WORKER_PROCESS_END_BYTES]);
 
 /*
  * Where nobody says how many KV blocks there shall be: when every stage has said hello, asks each

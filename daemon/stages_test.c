@@ -31,7 +31,7 @@ static void set_up(struct bench *bench)
     fake_crew_open(&bench->crew);
     struct stages_options options = {.crew = &bench->crew.crew,
                                      .checkpoint = bench->crew.checkpoint,
-                                     .n_pipelines = 1,
+                                     .n_local = N,
                                      .n_stages = N,
                                      .cut = cut,
                                      .compute = MGPT__COMPUTE__COMPUTE_F32,

@@ -28,9 +28,41 @@ void worker_take_device(struct worker *worker, int index)
         snprintf(worker->device, sizeof(worker->device), "cuda:%d", index);
 }
 
+bool worker_is_alive(const struct worker *worker)
+{
+    return worker->is_remote ? worker->peer.n_bytes > 0 : worker->process.pid != 0;
+}
+
+int worker_pid(const struct worker *worker)
+{
+    return worker->is_remote ? worker->remote_pid : (int)worker->process.pid;
+}
+
+const char *worker_place(const struct worker *worker)
+{
+    return worker->is_remote ? worker->peer.address : "this machine";
+}
+
 bool worker_may_start(const struct worker *worker, int64_t now_ms)
 {
-    return worker->process.pid == 0 && now_ms >= worker->restart_ms;
+    return !worker_is_alive(worker) && now_ms >= worker->restart_ms;
+}
+
+static void begin_life(struct worker *worker, int64_t now_ms)
+{
+    worker->n_restarts += worker->life > 0;
+    worker->life++;
+    worker->started_ms = worker->heard_ms = worker->pinged_ms = now_ms;
+}
+
+void worker_admit(struct worker *worker, const struct remote_worker *from, int64_t now_ms)
+{
+    begin_life(worker, now_ms);
+    worker->peer = from->peer;
+    worker->remote_pid = from->pid;
+    worker->nccl_version = from->nccl_version;
+    snprintf(worker->host, sizeof(worker->host), "%s", from->host);
+    snprintf(worker->device, sizeof(worker->device), "%.31s", from->device);
 }
 
 enum status worker_start(struct worker *worker, int64_t now_ms, struct error *err)
@@ -70,9 +102,7 @@ enum status worker_start(struct worker *worker, int64_t now_ms, struct error *er
     if (st != STATUS_OK)
         return error_wrap(err, st, "cannot start the worker of %s", worker->name);
     worker->peer.n_bytes = 0;
-    worker->n_restarts += worker->life > 0;
-    worker->life++;
-    worker->started_ms = worker->heard_ms = worker->pinged_ms = now_ms;
+    begin_life(worker, now_ms);
     log_debug("worker", "started name=\"%s\" pid=%d", worker->name, (int)worker->process.pid);
     return STATUS_OK;
 }
@@ -80,8 +110,8 @@ enum status worker_start(struct worker *worker, int64_t now_ms, struct error *er
 bool worker_greet(struct worker *worker, const struct frame_peer *peer, const Mgpt__Hello *hello,
                   int64_t now_ms)
 {
-    if (worker->process.pid == 0 || hello->pid != (uint64_t)worker->process.pid ||
-        hello->role != worker->role)
+    if (worker->process.pid == 0 || peer->socket != worker->crew->router ||
+        hello->pid != (uint64_t)worker->process.pid || hello->role != worker->role)
         return false;
     worker->peer = *peer;
     worker->heard_ms = now_ms;
@@ -92,17 +122,16 @@ bool worker_greet(struct worker *worker, const struct frame_peer *peer, const Mg
 
 bool worker_is_peer(const struct worker *worker, const struct frame_peer *peer)
 {
-    return worker->process.pid != 0 && worker->peer.n_bytes > 0 &&
-           worker->peer.n_bytes == peer->n_bytes &&
-           memcmp(worker->peer.bytes, peer->bytes, peer->n_bytes) == 0;
+    return worker_is_alive(worker) && worker->peer.n_bytes > 0 &&
+           frame_peer_equals(&worker->peer, peer);
 }
 
 enum status worker_send(struct worker *worker, enum message_type type, const ProtobufCMessage *body,
                         struct error *err)
 {
-    if (worker->process.pid == 0 || worker->peer.n_bytes == 0)
+    if (!worker_is_alive(worker) || worker->peer.n_bytes == 0)
         return error_set(err, STATUS_LOST, "%s is not connected", worker->name);
-    enum status st = message_send(worker->crew->router, &worker->peer, type, body, 0, err);
+    enum status st = message_send(worker->peer.socket, &worker->peer, type, body, 0, err);
     if (st == STATUS_FULL || st == STATUS_TIMEOUT)
         st = STATUS_LOST; /* it takes nothing any more */
     if (st != STATUS_OK)
@@ -110,17 +139,17 @@ enum status worker_send(struct worker *worker, enum message_type type, const Pro
     return STATUS_OK;
 }
 
-void worker_tick(struct worker *worker, int64_t now_ms)
+enum status worker_tick(struct worker *worker, int64_t now_ms)
 {
-    if (worker->process.pid == 0 || worker->peer.n_bytes == 0 ||
+    if (!worker_is_alive(worker) || worker->peer.n_bytes == 0 ||
         now_ms - worker->pinged_ms < WORKER_PING_MS)
-        return;
+        return STATUS_OK;
     worker->pinged_ms = now_ms;
     Mgpt__Ping ping = MGPT__PING__INIT;
     ping.value = (uint64_t)now_ms;
-    /* A ping that cannot be sent needs no handling of its own: the deadlines see what it would
-     * tell. */
-    worker_send(worker, MESSAGE_PING, &ping.base, NULL);
+    /* Of a process of our own the end is seen by itself, and the deadlines see the rest. */
+    enum status st = worker_send(worker, MESSAGE_PING, &ping.base, NULL);
+    return worker->is_remote ? st : STATUS_OK;
 }
 
 static int64_t pause_ms(int n_quick_ends)
@@ -134,7 +163,10 @@ static int64_t pause_ms(int n_quick_ends)
 void worker_lose(struct worker *worker, int64_t now_ms, char end[WORKER_PROCESS_END_BYTES])
 {
     char text[WORKER_PROCESS_END_BYTES];
-    if (worker_process_reap(&worker->process, 0, text) != STATUS_OK) {
+    if (worker->is_remote) {
+        worker->remote_pid = 0;
+        snprintf(text, sizeof(text), "its place is free");
+    } else if (worker_process_reap(&worker->process, 0, text) != STATUS_OK) {
         worker_process_kill(&worker->process);
         snprintf(text, sizeof(text), "killed by its daemon");
     }
@@ -148,6 +180,8 @@ void worker_lose(struct worker *worker, int64_t now_ms, char end[WORKER_PROCESS_
 
 void worker_stop(struct worker *worker)
 {
+    if (worker->is_remote)
+        return;
     Mgpt__Stop stop = MGPT__STOP__INIT;
     if (worker->process.pid != 0 &&
         worker_send(worker, MESSAGE_STOP, &stop.base, NULL) != STATUS_OK)
@@ -157,6 +191,8 @@ void worker_stop(struct worker *worker)
 void worker_join(struct worker *worker, int wait_ms)
 {
     char end[WORKER_PROCESS_END_BYTES];
+    if (worker->is_remote)
+        return;
     if (worker_process_reap(&worker->process, wait_ms, end) != STATUS_OK)
         worker_process_kill(&worker->process);
     worker->peer.n_bytes = 0;

@@ -10,8 +10,6 @@
 #include <unistd.h>
 #include <zmq.h>
 
-enum { CURVE_KEY_BYTES = 32 };
-
 static enum status check_key(const char *key, struct error *err)
 {
     uint8_t bytes[CURVE_KEY_BYTES];
@@ -52,8 +50,30 @@ static enum status read_private_file(char *text, const char *path, struct error 
     return st;
 }
 
+/* Where a word's key goes; NULL: a word that such a file does not have, or no room. */
+static char *find_place(struct curve_keys *keys, struct curve_list *workers, const char *word,
+                        struct error *err)
+{
+    if (strcmp(word, "public") == 0)
+        return keys->public_key;
+    if (strcmp(word, "secret") == 0)
+        return keys->secret_key;
+    if (strcmp(word, "server") == 0)
+        return keys->server_key;
+    if (strcmp(word, "worker") != 0 || !workers) {
+        error_set(err, STATUS_INVALID, "unknown word, expected public, secret%s",
+                  workers ? ", server or worker" : " or server");
+        return NULL;
+    }
+    if (workers->n < CURVE_LIST_MAX)
+        return workers->keys[workers->n++];
+    error_set(err, STATUS_INVALID, "more than %d workers", CURVE_LIST_MAX);
+    return NULL;
+}
+
 /* One line: blank, a comment, or "word KEY". */
-static enum status read_line(struct curve_keys *keys, char *line, struct error *err)
+static enum status read_line(struct curve_keys *keys, struct curve_list *workers, char *line,
+                             struct error *err)
 {
     char *position = NULL;
     const char *word = strtok_r(line, " \t\r", &position);
@@ -62,12 +82,9 @@ static enum status read_line(struct curve_keys *keys, char *line, struct error *
     const char *key = strtok_r(NULL, " \t\r", &position);
     if (!key || strtok_r(NULL, " \t\r", &position))
         return error_set(err, STATUS_INVALID, "expected a word and a key");
-    char *place = strcmp(word, "public") == 0   ? keys->public_key
-                  : strcmp(word, "secret") == 0 ? keys->secret_key
-                  : strcmp(word, "server") == 0 ? keys->server_key
-                                                : NULL;
+    char *place = find_place(keys, workers, word, err);
     if (!place)
-        return error_set(err, STATUS_INVALID, "unknown word, expected public, secret or server");
+        return STATUS_INVALID;
     if (*place)
         return error_set(err, STATUS_INVALID, "'%s' occurs twice", word);
     enum status st = check_key(key, err);
@@ -76,9 +93,12 @@ static enum status read_line(struct curve_keys *keys, char *line, struct error *
     return st;
 }
 
-enum status curve_load_file(struct curve_keys *out, const char *path, struct error *err)
+enum status curve_load_file(struct curve_keys *out, struct curve_list *workers, const char *path,
+                            struct error *err)
 {
     memset(out, 0, sizeof(*out));
+    if (workers)
+        memset(workers, 0, sizeof(*workers));
     char text[CURVE_FILE_BYTES_MAX];
     enum status st = read_private_file(text, path, err);
     int line_number = 0;
@@ -87,7 +107,7 @@ enum status curve_load_file(struct curve_keys *out, const char *path, struct err
         if (next)
             *next++ = '\0';
         line_number++;
-        st = read_line(out, line, err);
+        st = read_line(out, workers, line, err);
         if (st != STATUS_OK)
             error_wrap(err, st, "key file '%s', line %d", path, line_number);
     }
@@ -97,6 +117,16 @@ enum status curve_load_file(struct curve_keys *out, const char *path, struct err
     if (st != STATUS_OK)
         memset(out, 0, sizeof(*out));
     return st;
+}
+
+bool curve_list_has(const struct curve_list *list, const uint8_t key[CURVE_KEY_BYTES])
+{
+    char text[CURVE_KEY_CHARS + 1];
+    zmq_z85_encode(text, key, CURVE_KEY_BYTES);
+    for (int i = 0; i < list->n; i++)
+        if (strcmp(list->keys[i], text) == 0)
+            return true;
+    return false;
 }
 
 enum status curve_generate(struct curve_keys *out, struct error *err)

@@ -1,21 +1,27 @@
 /*
  * curve.h - who may talk: plain sockets on this machine only, CURVE everywhere else.
  *
- * A key file has three lines, in any order, each a word and a Z85 key of 40 characters; a line that
- * begins with '#' is a comment: public KEY      own key pair secret KEY server KEY      public key
- * of the controller (its own public key in the controller's file) A CURVE server admits whoever
- * knows its public key; that key never crosses the wire in clear, so it is kept like a password: it
- * stands in key files (which must not be readable by others) and in messages that are encrypted
- * themselves.
+ * A key file has lines in any order, each a word and a Z85 key of 40 characters; a line that begins
+ * with '#' is a comment:
+ *     public KEY, secret KEY    the own pair
+ *     server KEY                public key of the controller (its own public key in its own file)
+ *     worker KEY                in the controller's file, once for each worker that it lets in
+ * The file must not be readable by others.
+ *
+ * A CURVE socket by itself admits whoever knows its public key. The controller's socket for other
+ * machines asks for more: the client's key must be one of the `worker` lines (daemon/remote.c). A
+ * hop between stages has a key pair of its own that is made for it, and its public key is told to
+ * the stage before alone, over control links that are encrypted or do not leave the machine.
  */
 #ifndef MGPT_PROTO_CURVE_H
 #define MGPT_PROTO_CURVE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 
-enum { CURVE_KEY_CHARS = 40, CURVE_FILE_BYTES_MAX = 4096 };
+enum { CURVE_KEY_CHARS = 40, CURVE_FILE_BYTES_MAX = 64 << 10, CURVE_LIST_MAX = 512 };
 
 struct curve_keys {
     char public_key[CURVE_KEY_CHARS + 1];
@@ -23,8 +29,22 @@ struct curve_keys {
     char server_key[CURVE_KEY_CHARS + 1];
 };
 
-/* STATUS_INVALID names the line; a file that group or others can read is refused. */
-enum status curve_load_file(struct curve_keys *out, const char *path, struct error *err);
+/* Public keys of those who are let in. */
+struct curve_list {
+    int n;
+    char keys[CURVE_LIST_MAX][CURVE_KEY_CHARS + 1];
+};
+
+/*
+ * STATUS_INVALID names the line; a file that group or others can read is refused.
+ * workers: NULL where the file is a worker's; then `worker` lines are refused.
+ */
+enum status curve_load_file(struct curve_keys *out, struct curve_list *workers, const char *path,
+                            struct error *err);
+
+/* key: the bytes of a public key, as sockets tell it. */
+enum { CURVE_KEY_BYTES = 32 };
+bool curve_list_has(const struct curve_list *list, const uint8_t key[CURVE_KEY_BYTES]);
 
 /* A new key pair; server_key is its own public key. */
 enum status curve_generate(struct curve_keys *out, struct error *err);

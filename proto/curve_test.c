@@ -32,7 +32,7 @@ static void expect_bad_file(const char *text, const char *expected)
 {
     struct curve_keys keys;
     write_file(text, 0600);
-    assert_int_equal(curve_load_file(&keys, path, &err), STATUS_INVALID);
+    assert_int_equal(curve_load_file(&keys, NULL, path, &err), STATUS_INVALID);
     if (!strstr(err.text, expected))
         fail_msg("'%s' has no '%s'", err.text, expected);
     assert_int_equal(keys.secret_key[0], 0);
@@ -42,15 +42,15 @@ static void test_key_files(void **state)
 {
     (void)state;
     struct curve_keys keys, made;
-    char text[CURVE_FILE_BYTES_MAX + 100];
+    static char text[CURVE_FILE_BYTES_MAX + 100];
     assert_int_equal(curve_generate(&made, &err), STATUS_OK);
     snprintf(text, sizeof(text), "# a worker\n\npublic %s\nsecret\t%s\r\n  server %s",
              made.public_key, made.secret_key, made.server_key);
     write_file(text, 0600);
-    assert_int_equal(curve_load_file(&keys, path, &err), STATUS_OK);
+    assert_int_equal(curve_load_file(&keys, NULL, path, &err), STATUS_OK);
     assert_memory_equal(&keys, &made, sizeof(keys));
     write_file(text, 0640);
-    assert_int_equal(curve_load_file(&keys, path, &err), STATUS_INVALID);
+    assert_int_equal(curve_load_file(&keys, NULL, path, &err), STATUS_INVALID);
     assert_non_null(strstr(err.text, "chmod 600"));
     expect_bad_file("public x\n", "line 1: a key is 40 characters of Z85");
     expect_bad_file("\nprivate x\n", "line 2: unknown word");
@@ -67,8 +67,41 @@ static void test_key_files(void **state)
     text[CURVE_FILE_BYTES_MAX] = '\0';
     expect_bad_file(text, "limit");
     unlink(path);
-    assert_int_equal(curve_load_file(&keys, path, &err), STATUS_NOT_FOUND);
-    assert_int_equal(curve_load_file(&keys, "/tmp", &err), STATUS_INVALID);
+    assert_int_equal(curve_load_file(&keys, NULL, path, &err), STATUS_NOT_FOUND);
+    assert_int_equal(curve_load_file(&keys, NULL, "/tmp", &err), STATUS_INVALID);
+}
+
+/* The controller's file says who is let in; a worker's has no such lines. */
+static void test_lists_of_workers(void **state)
+{
+    (void)state;
+    struct curve_keys keys, server, a, b;
+    static struct curve_list list;
+    uint8_t bytes[CURVE_KEY_BYTES];
+    char text[1000];
+    assert_int_equal(curve_generate(&server, &err), STATUS_OK);
+    assert_int_equal(curve_generate(&a, &err), STATUS_OK);
+    assert_int_equal(curve_generate(&b, &err), STATUS_OK);
+    snprintf(text, sizeof(text), "public %s\nsecret %s\nserver %s\nworker %s\nworker %s\n",
+             server.public_key, server.secret_key, server.server_key, a.public_key, a.public_key);
+    write_file(text, 0600);
+    assert_int_equal(curve_load_file(&keys, &list, path, &err), STATUS_OK);
+    assert_int_equal(list.n, 2);
+    assert_non_null(zmq_z85_decode(bytes, a.public_key));
+    assert_true(curve_list_has(&list, bytes));
+    assert_non_null(zmq_z85_decode(bytes, b.public_key));
+    assert_false(curve_list_has(&list, bytes));
+    expect_bad_file(text, "line 4: unknown word, expected public, secret or server");
+    write_file("worker x\n", 0600);
+    assert_int_equal(curve_load_file(&keys, &list, path, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.text, "line 1: a key is 40 characters of Z85"));
+    FILE *file = fopen(path, "w");
+    for (int i = 0; i <= CURVE_LIST_MAX; i++)
+        fprintf(file, "worker %s\n", a.public_key);
+    fclose(file);
+    assert_int_equal(curve_load_file(&keys, &list, path, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.text, "more than 512 workers"));
+    unlink(path);
 }
 
 static void test_local_endpoints(void **state)
@@ -138,6 +171,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_key_files),
+        cmocka_unit_test(test_lists_of_workers),
         cmocka_unit_test(test_local_endpoints),
         cmocka_unit_test(test_keys_on_the_wire),
     };

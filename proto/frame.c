@@ -4,6 +4,7 @@
 #include "proto/frame.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/check.h"
@@ -148,6 +149,22 @@ static void drop_rest(void *socket, bool more)
     }
 }
 
+bool frame_peer_equals(const struct frame_peer *a, const struct frame_peer *b)
+{
+    return a->socket == b->socket && a->n_bytes == b->n_bytes &&
+           memcmp(a->bytes, b->bytes, a->n_bytes) == 0;
+}
+
+/* IPv4 comes as ::ffff:1.2.3.4, since sockets here take both. */
+static void take_address(struct frame_peer *peer, zmq_msg_t *part)
+{
+    static const char mapped[] = "::ffff:";
+    const char *address = zmq_msg_gets(part, "Peer-Address");
+    if (address && strncmp(address, mapped, sizeof(mapped) - 1) == 0 && strchr(address, '.'))
+        address += sizeof(mapped) - 1;
+    snprintf(peer->address, sizeof(peer->address), "%s", address ? address : "");
+}
+
 static enum status receive_peer(void *socket, struct frame_peer *peer, bool *more,
                                 struct error *err)
 {
@@ -157,19 +174,23 @@ static enum status receive_peer(void *socket, struct frame_peer *peer, bool *mor
         return st;
     size_t n_bytes = zmq_msg_size(&part);
     CHECK(n_bytes <= FRAME_PEER_BYTES_MAX);
+    peer->socket = socket;
     peer->n_bytes = n_bytes;
     memcpy(peer->bytes, zmq_msg_data(&part), n_bytes);
     zmq_msg_close(&part);
     return *more ? STATUS_OK : error_set(err, STATUS_INVALID, "frame without a header");
 }
 
-static enum status receive_header(void *socket, struct frame_header *header, bool *more,
-                                  struct error *err)
+/* peer: NULL, or where the address goes; not every version of libzmq tells it with the identity. */
+static enum status receive_header(void *socket, struct frame_header *header,
+                                  struct frame_peer *peer, bool *more, struct error *err)
 {
     zmq_msg_t part;
     enum status st = receive_part(socket, &part, more, err);
     if (st != STATUS_OK)
         return st;
+    if (peer)
+        take_address(peer, &part);
     st = frame_check_header(zmq_msg_data(&part), zmq_msg_size(&part), FRAME_PAYLOAD_BYTES_MAX,
                             header, err);
     zmq_msg_close(&part);
@@ -208,7 +229,7 @@ enum status frame_receive(void *socket, struct frame_peer *peer, struct frame *o
     CHECK(timeout_ms >= 0);
     memset(out, 0, sizeof(*out));
     if (peer)
-        peer->n_bytes = 0;
+        memset(peer, 0, sizeof(*peer));
     enum status st = timeout_ms > 0 ? wait_for_frame(socket, timeout_ms, err) : STATUS_OK;
     if (st != STATUS_OK)
         return st;
@@ -217,7 +238,7 @@ enum status frame_receive(void *socket, struct frame_peer *peer, struct frame *o
     if (peer)
         st = receive_peer(socket, peer, &more, err);
     if (st == STATUS_OK)
-        st = receive_header(socket, &header, &more, err);
+        st = receive_header(socket, &header, peer, &more, err);
     if (st == STATUS_OK)
         st = receive_payload(socket, &header, out, &more, err);
     if (st != STATUS_OK) {
@@ -277,4 +298,19 @@ enum status frame_configure_socket(void *socket, struct error *err)
             return st;
     }
     return STATUS_OK;
+}
+
+enum status frame_configure_far_socket(void *socket, int frame_bytes_max, struct error *err)
+{
+    int64_t limit = frame_bytes_max;
+    if (zmq_setsockopt(socket, ZMQ_MAXMSGSIZE, &limit, sizeof(limit)) != 0)
+        return error_set(err, STATUS_IO, "cannot set ZMQ_MAXMSGSIZE: %s", zmq_strerror(errno));
+    enum status st =
+        set_int(socket, ZMQ_HEARTBEAT_IVL, "ZMQ_HEARTBEAT_IVL", FRAME_HEARTBEAT_MS, err);
+    if (st == STATUS_OK)
+        st = set_int(socket, ZMQ_HEARTBEAT_TIMEOUT, "ZMQ_HEARTBEAT_TIMEOUT", FRAME_SILENCE_MS_MAX,
+                     err);
+    if (st == STATUS_OK)
+        st = set_int(socket, ZMQ_HANDSHAKE_IVL, "ZMQ_HANDSHAKE_IVL", FRAME_HANDSHAKE_MS_MAX, err);
+    return st;
 }

@@ -23,9 +23,13 @@ enum {
     FRAME_MAGIC = 0x5450474d, /* "MGPT" */
     FRAME_VERSION = 1,
     FRAME_PEER_BYTES_MAX = 255,          /* ZeroMQ's own limit of an identity */
+    FRAME_ADDRESS_BYTES = 64,            /* of a machine, in numbers; IPv6 with a zone fits */
     FRAME_PAYLOAD_BYTES_MAX = 256 << 20, /* message types have smaller limits (message.h) */
-    FRAME_LINGER_MS = 500,  /* how long a closed socket keeps trying to send what waits */
-    FRAME_QUEUE_MAX = 1024, /* frames that wait in one socket, per peer and direction */
+    FRAME_LINGER_MS = 500,         /* how long a closed socket keeps trying to send what waits */
+    FRAME_QUEUE_MAX = 1024,        /* frames that wait in one socket, per peer and direction */
+    FRAME_HEARTBEAT_MS = 2000,     /* between machines: libzmq's own pings, from its own thread */
+    FRAME_SILENCE_MS_MAX = 10000,  /* without an answer to one: the connection ends */
+    FRAME_HANDSHAKE_MS_MAX = 5000, /* between machines: from a connection to keys that fit */
 };
 
 /* Sent as it lies in memory, little endian. */
@@ -38,11 +42,16 @@ struct frame_header {
 _Static_assert(sizeof(struct frame_header) == 16, "frame_header is sent as it lies in memory");
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "frame_header is little endian");
 
-/* The identity of a ROUTER socket's peer. n_bytes 0: none. */
+/* A peer of a ROUTER socket, by its identity there. n_bytes 0: none. */
 struct frame_peer {
+    void *socket; /* the ROUTER it was heard on */
     size_t n_bytes;
     uint8_t bytes[FRAME_PEER_BYTES_MAX];
+    char address[FRAME_ADDRESS_BYTES]; /* of its machine as seen from here; empty: not by TCP */
 };
+
+/* Whether both are the same identity on the same socket. */
+bool frame_peer_equals(const struct frame_peer *a, const struct frame_peer *b);
 
 struct frame {
     uint16_t type;
@@ -86,5 +95,9 @@ void frame_clear(struct frame *frame); /* an empty frame is fine */
  * IPv6. Call before bind or connect.
  */
 enum status frame_configure_socket(void *socket, struct error *err);
+
+/* More for a control socket between machines: heartbeats, a limit for handshakes, frames_bytes_max
+ * instead of FRAME_PAYLOAD_BYTES_MAX. Call after frame_configure_socket(). */
+enum status frame_configure_far_socket(void *socket, int frame_bytes_max, struct error *err);
 
 #endif

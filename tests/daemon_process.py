@@ -32,9 +32,17 @@ class Daemon:
         self.options = ["--model", model, "--http", "127.0.0.1:0", *map(str, options)]
 
     def __enter__(self):
-        self.log = tempfile.TemporaryFile()
+        self.start()
+        return self.wait_ready()
+
+    def start(self):
+        """Without waiting for workers: where it listens is in its log."""
+        self.log = tempfile.TemporaryFile("a+b")  # who reads it moves no writer
         self.process = subprocess.Popen([os.path.join(BIN, "mgptd"), *self.options], stdin=subprocess.DEVNULL,
                                         stdout=subprocess.PIPE, stderr=self.log)
+        return self
+
+    def wait_ready(self):
         timer = threading.Timer(START_LIMIT_S, self.process.kill)
         timer.start()
         line = self.process.stdout.readline()  # printed once every worker is loaded

@@ -10,7 +10,7 @@ from daemon_process import Daemon
 from harness import GOLDENS, mgpt, mgpt_json, read_tensors, refused, run, write_json, write_tensors
 
 MODEL = GOLDENS[0].model
-COMMANDS = [["generate"], ["bench"], ["make-checkpoint"]] + [["inspect", name] for name in (
+COMMANDS = [["generate"], ["bench"], ["make-checkpoint"], ["make-keys"]] + [["inspect", name] for name in (
     "tokenize", "detokenize", "prompt", "sizes", "encode", "decode", "sample", "logits", "generate", "checkpoint", "device")]
 
 

@@ -15,9 +15,17 @@
 #include "worker/communicator.h"
 #include "worker/reply.h"
 #include "worker/stage_role.h"
+#include "worker/watch.h"
+
+/* What was said of a controller that is not there, so that it is said once. */
+struct complaints {
+    bool is_away, has_failed, waits;
+};
 
 struct control {
     const struct control_options *options;
+    struct complaints *complaints;
+    struct watch watch; /* of a worker that comes back */
     void *zmq;
     void *socket;
     struct stage_role *stage; /* one of the two */
@@ -60,6 +68,10 @@ static enum status open_socket(struct control *control, struct error *err)
         st = set_identity(control->socket, err);
     if (st == STATUS_OK && options->keys)
         st = curve_set_client(control->socket, options->keys, options->keys->server_key, err);
+    if (st == STATUS_OK && options->comes_back)
+        st = frame_configure_far_socket(control->socket, FRAME_PAYLOAD_BYTES_MAX, err);
+    if (st == STATUS_OK && options->comes_back)
+        st = watch_open(&control->watch, control->zmq, control->socket, err);
     if (st == STATUS_OK && zmq_connect(control->socket, options->endpoint) != 0)
         st = error_set(err, STATUS_IO, "cannot connect to '%s': %s", options->endpoint,
                        zmq_strerror(errno));
@@ -104,6 +116,23 @@ static enum status say_hello(struct control *control, struct error *err)
     return reply_send(control->socket, MESSAGE_HELLO, &hello.base, err);
 }
 
+/* Of a controller on another machine: it does not want this worker, or not now. */
+static enum status handle_refusal(struct control *control, const Mgpt__Failure *failure,
+                                  struct error *err)
+{
+    if (failure->type != MESSAGE_HELLO || failure->status == STATUS_OK)
+        return STATUS_OK; /* never asked for; an answer to it could go to and fro for ever */
+    if (failure->status == STATUS_FULL) {
+        if (!control->complaints->waits)
+            log_info("worker", "waits reason=\"%s\"", failure->text);
+        control->complaints->waits = true;
+        return STATUS_OK;
+    }
+    enum status st =
+        failure->status <= STATUS_INTERNAL ? (enum status)failure->status : STATUS_INTERNAL;
+    return error_set(err, st, "mgptd at '%s' says: %s", control->options->endpoint, failure->text);
+}
+
 static enum status handle(struct control *control, struct message *message, struct error *err)
 {
     switch (message->type) {
@@ -116,8 +145,9 @@ static enum status handle(struct control *control, struct message *message, stru
         return reply_send(control->socket, MESSAGE_PONG, &pong.base, err);
     }
     case MESSAGE_PONG:
-    case MESSAGE_FAILURE: /* never asked for; an answer to it could go to and fro for ever */
         return STATUS_OK;
+    case MESSAGE_FAILURE:
+        return handle_refusal(control, message->failure, err);
     default:
         return control->stage ? stage_role_handle(control->stage, message, err)
                               : codec_role_handle(control->codec, message, err);
@@ -127,6 +157,9 @@ static enum status handle(struct control *control, struct message *message, stru
 static enum status handle_bad_frame(struct control *control, const struct error *why,
                                     struct error *err)
 {
+    if (control->options->comes_back)
+        return error_set(err, STATUS_INVALID, "mgptd at '%s': %s", control->options->endpoint,
+                         why->text);
     if (++control->n_bad_frames > CONTROL_BAD_FRAMES_MAX)
         return error_set(err, STATUS_INVALID,
                          "%d malformed frames from the controller, the last: %s",
@@ -158,8 +191,50 @@ static enum status take_messages(struct control *control, struct error *err)
     return STATUS_OK;
 }
 
+static void complain(bool *is_said, const char *endpoint, const char *what)
+{
+    if (!*is_said)
+        log_warn("worker", "no controller endpoint=%s reason=\"%s\"; tries again", endpoint, what);
+    *is_said = true;
+}
+
+/* Follows the connection to a controller on another machine. */
+static enum status take_news(struct control *control, struct error *err)
+{
+    const char *endpoint = control->options->endpoint;
+    enum watch_news news;
+    while (control->watch.monitor && (news = watch_take(&control->watch)) != WATCH_NOTHING)
+        switch (news) {
+        case WATCH_CONNECTED:
+            *control->complaints = (struct complaints){.waits = false};
+            control->heard_ms = clock_monotonic_ms();
+            log_info("worker", "connected endpoint=%s", endpoint);
+            break;
+        case WATCH_LOST:
+            return error_set(err, STATUS_LOST, "the connection to mgptd at '%s' ended", endpoint);
+        case WATCH_REFUSED:
+            return error_set(err, STATUS_INVALID,
+                             "mgptd at '%s' does not know the key of --key: add the line 'worker "
+                             "%s' to the file of its --worker-key and start it again",
+                             endpoint, control->options->keys->public_key);
+        case WATCH_AWAY:
+            complain(&control->complaints->is_away, endpoint, "nobody answers there");
+            break;
+        case WATCH_FAILED:
+            complain(
+                &control->complaints->has_failed, endpoint,
+                "no handshake: is the line 'server' of --key the public key of the mgptd there?");
+            break;
+        case WATCH_NOTHING:
+            break;
+        }
+    return STATUS_OK;
+}
+
 static enum status check_orphan(const struct control *control, struct error *err)
 {
+    if (control->options->comes_back && !control->watch.is_connected)
+        return STATUS_OK; /* nobody to be silent */
     if (control->parent != 0 && getppid() != control->parent)
         return error_set(err, STATUS_LOST, "the parent process %d ended", (int)control->parent);
     int64_t silent_ms = clock_monotonic_ms() - control->heard_ms;
@@ -172,11 +247,13 @@ static enum status check_orphan(const struct control *control, struct error *err
 
 static enum status sleep_until_due(struct control *control, struct error *err)
 {
-    zmq_pollitem_t items[1 + STAGE_ROLE_POLL_ITEMS] = {
+    zmq_pollitem_t items[2 + STAGE_ROLE_POLL_ITEMS] = {
         {.socket = control->socket, .events = ZMQ_POLLIN}};
     int n = 1, wait_ms = CONTROL_WAKE_MS;
+    if (control->watch.monitor)
+        items[n++] = (zmq_pollitem_t){.socket = control->watch.monitor, .events = ZMQ_POLLIN};
     if (control->stage) {
-        n += stage_role_poll_items(control->stage, items + 1);
+        n += stage_role_poll_items(control->stage, items + n);
         wait_ms = stage_role_wait_ms(control->stage, CONTROL_WAKE_MS);
     }
     if (zmq_poll(items, n, wait_ms) < 0 && errno != EINTR)
@@ -191,6 +268,8 @@ static enum status serve(struct control *control, struct error *err)
     while (st == STATUS_OK && !control->is_stopped) {
         st = take_messages(control, err);
         if (st == STATUS_OK && !control->is_stopped)
+            st = take_news(control, err);
+        if (st == STATUS_OK && !control->is_stopped)
             st = check_orphan(control, err);
         if (st == STATUS_OK && !control->is_stopped && control->stage)
             st = stage_role_work(control->stage, err);
@@ -204,6 +283,7 @@ static void close_all(struct control *control)
 {
     stage_role_destroy(control->stage);
     codec_role_destroy(control->codec);
+    watch_close(&control->watch);
     if (control->socket)
         zmq_close(control->socket);
     if (control->zmq)
@@ -234,7 +314,8 @@ static enum status refuse(struct control *control, const struct error *why, stru
 enum status control_refuse(const struct control_options *options, const struct error *why,
                            struct error *err)
 {
-    struct control control = {.options = options};
+    struct complaints complaints = {.waits = false};
+    struct control control = {.options = options, .complaints = &complaints};
     enum status st = open_socket(&control, err);
     if (st == STATUS_OK)
         st = refuse(&control, why, err);
@@ -242,9 +323,10 @@ enum status control_refuse(const struct control_options *options, const struct e
     return st;
 }
 
-enum status control_run(const struct control_options *options, struct error *err)
+static enum status run_once(const struct control_options *options, struct complaints *complaints,
+                            struct error *err)
 {
-    struct control control = {.options = options};
+    struct control control = {.options = options, .complaints = complaints};
     if (strncmp(options->endpoint, "ipc://", strlen("ipc://")) == 0)
         control.parent = getppid();
     enum status st = open_socket(&control, err);
@@ -256,4 +338,23 @@ enum status control_run(const struct control_options *options, struct error *err
         st = serve(&control, err);
     close_all(&control);
     return st;
+}
+
+enum status control_run(const struct control_options *options, struct error *err)
+{
+    struct complaints complaints = {.waits = false};
+    int pause_ms = 0;
+    for (;;) {
+        int64_t begin_ms = clock_monotonic_ms();
+        enum status st = run_once(options, &complaints, err);
+        if (st != STATUS_LOST || !options->comes_back)
+            return st;
+        if (clock_monotonic_ms() - begin_ms > CONTROL_STEADY_MS)
+            pause_ms = 0;
+        pause_ms = pause_ms == 0 ? CONTROL_PAUSE_MS : 2 * pause_ms;
+        if (pause_ms > CONTROL_PAUSE_MS_MAX)
+            pause_ms = CONTROL_PAUSE_MS_MAX;
+        log_warn("worker", "begins anew pause_ms=%d reason=\"%s\"", pause_ms, err->text);
+        zmq_poll(NULL, 0, pause_ms);
+    }
 }

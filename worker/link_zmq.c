@@ -189,11 +189,6 @@ static enum status open_activations(struct link_zmq *hop, struct frame *frame,
     return STATUS_OK;
 }
 
-static bool is_same_peer(const struct frame_peer *a, const struct frame_peer *b)
-{
-    return a->n_bytes == b->n_bytes && memcmp(a->bytes, b->bytes, a->n_bytes) == 0;
-}
-
 /* STATUS_TIMEOUT: taken, look again. */
 static enum status take_loss(struct link_zmq *hop, const struct frame *frame, struct error *err)
 {
@@ -221,11 +216,11 @@ static enum status receive(struct link *link, struct link_frame *out, struct err
     enum status st = frame_receive(hop->socket, &peer, &frame, 0, err);
     if (st != STATUS_OK)
         return st;
-    if (frame.type == FRAME_TYPE_ACTIVATION && is_same_peer(&peer, &hop->peer))
+    if (frame.type == FRAME_TYPE_ACTIVATION && frame_peer_equals(&peer, &hop->peer))
         return open_activations(hop, &frame, out, err);
     if (frame.type == FRAME_TYPE_LINK_HELLO)
         st = take_greeting(hop, &frame, &peer, err);
-    else if (frame.type == FRAME_TYPE_LINK_LOST && is_same_peer(&peer, &hop->peer))
+    else if (frame.type == FRAME_TYPE_LINK_LOST && frame_peer_equals(&peer, &hop->peer))
         st = take_loss(hop, &frame, err);
     else if (frame.type == FRAME_TYPE_ACTIVATION)
         st = error_set(err, STATUS_INVALID, "activations of a peer that did not greet");
@@ -297,14 +292,11 @@ enum status link_zmq_listen(struct link **out, void *zmq, const char *bind, bool
                             const struct link_shape *shape, struct error *err)
 {
     *out = NULL;
-    if (!use_key && !curve_endpoint_is_local(bind))
-        return error_set(err, STATUS_INVALID,
-                         "link endpoint '%s' is not on this machine and there is no key", bind);
     struct link_zmq *hop;
     enum status st = create(&hop, zmq, ZMQ_ROUTER, shape, err);
     if (st != STATUS_OK)
         return st;
-    if (use_key)
+    if (use_key || !curve_endpoint_is_local(bind))
         st = listen_with_key(hop, err);
     if (st == STATUS_OK && zmq_bind(hop->socket, bind) != 0)
         st = error_set(err, STATUS_IO, "cannot bind link endpoint '%s': %s", bind,

@@ -13,8 +13,8 @@
 
 /*
  * Downstream end. bind: "ipc:///dir/name", "tcp://127.0.0.1:*", "tcp://HOST:*"; the real endpoint
- * is then (*out)->endpoint. use_key: CURVE with a fresh key pair; without it only local endpoints
- * are taken (STATUS_INVALID). zmq: the context, borrowed.  STATUS_IO: cannot bind.
+ * is then (*out)->endpoint. Endpoints that other machines reach have CURVE with a fresh key pair;
+ * use_key: all have. zmq: the context, borrowed.  STATUS_IO: cannot bind.
  */
 enum status link_zmq_listen(struct link **out, void *zmq, const char *bind, bool use_key,
                             const struct link_shape *shape, struct error *err);

@@ -34,14 +34,18 @@ static const char *const levels[] = {"error", "warn", "info", "debug",
 
 static const struct option table[] = {
     {"connect", "ENDPOINT", OPTION_TEXT, offsetof(struct settings, connect), .required = true,
-     .heading = "Link", .help = "control socket of mgptd, tcp://host:port or ipc://path"},
+     .heading = "Link",
+     .help =
+         "--worker-listen of an mgptd, tcp://host:port; tried until it is there, and again when "
+         "it was lost"},
     {"key", "FILE", OPTION_TEXT, offsetof(struct settings, key),
-     .help = "CURVE keys; needed when ENDPOINT is not on this machine"},
+     .help =
+         "CURVE keys as mgpt make-keys writes them; needed when ENDPOINT is not on this machine"},
     {"link", "ENDPOINT", OPTION_TEXT, offsetof(struct settings, link),
-     .help = "where the stage before reaches this one, tcp://this-host:* [as the controller says]"},
+     .help = "where the stage before reaches this one, tcp://this-host:* [the address from which "
+             "this machine reaches mgptd, any free port]"},
     {"silence-ms", "N", OPTION_INT, offsetof(struct settings, silence_ms), .default_value = "30000",
-     .min = 1000, .max = 3600000,
-     .help = "the worker ends when its controller is silent for longer"},
+     .min = 1000, .max = 3600000, .help = "a controller that is silent for longer is lost"},
     {"role", "ROLE", OPTION_CHOICE, offsetof(struct settings, role), .default_value = "stage",
      .choices = roles, .heading = "Model and device",
      .help = "layers of the transformer, or pictures to codes and back"},
@@ -73,6 +77,12 @@ static const struct option_set options = {
         "what it could run on (each has --help).",
     .options = table,
     .example = "mgpt-worker --connect tcp://gpu-host:9300 --key worker.key --model ./7b"};
+
+/* Not started by its controller, which lives on: a worker that comes back when that is lost. */
+static bool is_far(const struct settings *settings)
+{
+    return strncmp(settings->connect, "tcp://", strlen("tcp://")) == 0;
+}
 
 static void end_at_once(int number)
 {
@@ -169,7 +179,7 @@ static enum status run(const struct settings *settings, bool *is_told, struct er
     set_environment(settings);
     enum status st = confine(settings, err);
     if (st == STATUS_OK && settings->key)
-        st = curve_load_file(&keys, settings->key, err);
+        st = curve_load_file(&keys, NULL, settings->key, err);
     if (st != STATUS_OK)
         return st;
     snprintf(vq_dir, sizeof(vq_dir), "%s/tokenizer", settings->model);
@@ -181,9 +191,15 @@ static enum status run(const struct settings *settings, bool *is_told, struct er
                                       .vq_dir = settings->vq ? settings->vq : vq_dir,
                                       .link_bind = settings->link,
                                       .device = settings->device,
-                                      .silence_ms = settings->silence_ms};
+                                      .silence_ms = settings->silence_ms,
+                                      .comes_back = is_far(settings)};
     struct error why;
-    if (open_stream(&stream, settings, &why) != STATUS_OK) {
+    st = open_stream(&stream, settings, &why);
+    if (st != STATUS_OK && control.comes_back) {
+        *err = why;
+        return st; /* whoever started it looks here */
+    }
+    if (st != STATUS_OK) {
         st = control_refuse(&control, &why, err);
         *is_told = st == why.code;
         return st;
@@ -210,8 +226,7 @@ int main(int argc, char **argv)
     bool is_told = false;
     enum status st = run(&settings, &is_told, &err);
     if (st != STATUS_OK) /* a worker that mgptd started has nobody else to tell */
-        log_line(is_told && strncmp(settings.connect, "ipc://", strlen("ipc://")) == 0 ? LOG_INFO
-                                                                                       : LOG_ERROR,
-                 "worker", "ends status=%s reason=\"%s\"", status_name(st), err.text);
+        log_line(is_told ? LOG_INFO : LOG_ERROR, "worker", "ends status=%s reason=\"%s\"",
+                 status_name(st), err.text);
     return st == STATUS_OK ? 0 : 1;
 }

@@ -20,6 +20,7 @@ int command_inspect_checkpoint(int argc, char **argv);
 int command_inspect_device(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_make_checkpoint(int argc, char **argv);
+int command_make_keys(int argc, char **argv);
 int command_bench(int argc, char **argv);
 
 /* main.c: false after SIGINT, SIGTERM or SIGHUP. The argument is not used: it fits

@@ -36,6 +36,7 @@ static const struct command commands[] = {
     {NULL, "generate", command_generate, "pictures from a text, by a daemon or on the spot"},
     {NULL, "bench", command_bench, "a load on a daemon, and what the machine allows"},
     {NULL, "make-checkpoint", command_make_checkpoint, "a checkpoint of random weights"},
+    {NULL, "make-keys", command_make_keys, "keys for workers on other machines"},
     {"inspect", "tokenize", command_inspect_tokenize, "text on stdin to token ids"},
     {"inspect", "detokenize", command_inspect_detokenize, "token ids on stdin to text"},
     {"inspect", "prompt", command_inspect_prompt, "a conversation to token ids"},

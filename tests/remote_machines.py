@@ -1,0 +1,121 @@
+"""Another machine for mgpt-worker --connect: a network namespace joined by a veth pair where the user may make one, else another loopback
+address of this machine. WAY says which it is.
+"""
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import tempfile
+
+from daemon_process import Daemon
+from harness import BIN, mgpt
+from test_faults import wait_for
+
+NAME = f"mgpt{os.getpid() % 100000}"  # of the namespace, and with a letter behind it of each end of the pair
+NETWORK = f"198.18.{os.getpid() // 64 % 256}.{os.getpid() % 64 * 4}".rsplit(".", 1)  # a /30 of the addresses for tests of networks
+HERE, THERE = (f"{NETWORK[0]}.{int(NETWORK[1]) + n}" for n in (1, 2))
+COMMANDS = (f"ip netns add {NAME}", f"ip link add {NAME}a type veth peer name {NAME}b", f"ip link set {NAME}b netns {NAME}",
+            f"ip addr add {HERE}/30 dev {NAME}a", f"ip link set {NAME}a up", f"ip netns exec {NAME} ip addr add {THERE}/30 dev {NAME}b",
+            f"ip netns exec {NAME} ip link set lo up", f"ip netns exec {NAME} ip link set {NAME}b up")
+
+
+def remove_namespace():
+    for command in (f"ip link del {NAME}a", f"ip netns del {NAME}"):
+        subprocess.run(command.split(), stderr=subprocess.DEVNULL)
+
+
+def make_namespace():
+    try:
+        for command in COMMANDS:
+            subprocess.run(command.split(), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        return True
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        remove_namespace()
+        return False
+
+
+class Network:
+    """with Network() as network: two machines, `here` with the daemon and `there`."""
+
+    def __enter__(self):
+        self.is_real = os.geteuid() == 0 and make_namespace()
+        self.here, self.there = (HERE, THERE) if self.is_real else ("127.0.0.1", "127.0.0.2")
+        self.way = "two network namespaces" if self.is_real else "two loopback addresses"
+        print(f"machines: {self.way}, {self.here} and {self.there}", flush=True)
+        return self
+
+    def __exit__(self, *_):
+        if self.is_real:
+            remove_namespace()
+
+    def worker(self, port, *options):
+        """The command line of a worker there."""
+        if self.is_real:
+            return ["ip", "netns", "exec", NAME, os.path.join(BIN, "mgpt-worker"), "--connect", f"tcp://{self.here}:{port}", *options]
+        return [os.path.join(BIN, "mgpt-worker"), "--connect", f"tcp://{self.there}:0;{self.here}:{port}", *options]
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: a test that is ended leaves nothing
+
+
+class Worker:
+    """One mgpt-worker on the other machine, ended by its id."""
+
+    def __init__(self, test, network, port, *options):
+        self.log = tempfile.TemporaryFile("a+b")
+        test.addCleanup(self.end)
+        self.process = subprocess.Popen(network.worker(port, *map(str, options)), stdin=subprocess.DEVNULL, stdout=self.log,
+                                        stderr=self.log, preexec_fn=die_with_parent)
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        if not self.log.closed:
+            self.log.close()
+
+    def kill(self):
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def log_text(self):
+        self.log.seek(0)
+        return self.log.read().decode(errors="replace")
+
+
+class RemoteDaemon(Daemon):
+    """A daemon that takes workers from the other machine; starts without waiting for them."""
+
+    def __init__(self, test, network, model, key, *options, port=0):
+        super().__init__(model, "--worker-listen", f"{network.here}:{port}", "--worker-key", key, *options)
+        self.test = test
+
+    def __enter__(self):
+        self.start()
+        try:
+            self.port = int(self.logged(r"workers may connect endpoint=tcp://\S+:(\d+)"))
+            self.address = self.logged(r"listening url=http://(\S+)")
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
+        return self
+
+    def logged(self, pattern):
+        """The first group of a line that its log has or will have."""
+        found = []
+
+        def look():
+            found[:] = re.findall(pattern, self.log_text())
+            if not found and self.process.poll() is not None:
+                raise AssertionError(f"mgptd ended: {self.log_text()[-2000:]}")
+            return found
+        wait_for(self.test, f"'{pattern}' in the log", look)
+        return found[0]
+
+
+def make_keys(folder, workers):
+    mgpt("make-keys", "--out", folder, "--workers", workers)
+    return os.path.join(folder, "mgptd.key"), [os.path.join(folder, f"worker-{k}.key") for k in range(1, workers + 1)]
