@@ -40,7 +40,8 @@ if(MGPT_SIMGPU)
 elseif(nvcc)
   message(STATUS "CUDA: built")
   # Compiled by plain commands: with CMake's language CUDA all programs would be linked by nvcc. -fmad=false: as for C, which
-  # products the compiler fuses must not decide bits; several kernels promise the bits of each other.
+  # products the compiler fuses must not decide bits; several kernels promise the bits of each other. -MT: the object as ninja
+  # calls it, or it takes the list of headers for another one's and compiles anew each time.
   get_filename_component(toolkit ${nvcc} REALPATH)
   get_filename_component(toolkit ${toolkit}/../.. ABSOLUTE)
   set(cuda_objects)
@@ -50,7 +51,7 @@ elseif(nvcc)
     add_custom_command(OUTPUT ${object}
       COMMAND ${nvcc} -std=c++17 -O3 -fmad=false -lineinfo -gencode arch=compute_80,code=sm_80 -gencode arch=compute_90,code=[sm_90,compute_90]
               --Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror -I${CMAKE_SOURCE_DIR} -D_GNU_SOURCE -DMGPT_CUBLASLT_FOLDER=\"${toolkit}/lib64\"
-              -MD -MF ${object}.d -c ${source} -o ${object}
+              -MD -MF ${object}.d -MT cuda/${name}.o -c ${source} -o ${object}
       DEPENDS ${source} DEPFILE ${object}.d COMMENT "nvcc ${name}.cu" VERBATIM)
     list(APPEND cuda_objects ${object})
   endforeach()

@@ -157,6 +157,76 @@ static void test_forms_in_order(void **state)
     tear_down(&bench);
 }
 
+static void say_room(struct bench *bench, int k, uint64_t free_bytes)
+{
+    struct message message = fake_worker_hear(&bench->workers[k], MESSAGE_ASK_ROOM);
+    assert_non_null(message.ask_room->load);
+    assert_int_equal(message.ask_room->load->stage_index, k);
+    assert_true(message.ask_room->load->kv_blocks > 0);
+    message_clear(&message);
+    Mgpt__Room room = MGPT__ROOM__INIT;
+    room.free_bytes = free_bytes;
+    room.total_bytes = 1000;
+    room.weight_bytes = 10;
+    room.activation_bytes = 20;
+    room.recording_bytes = 30;
+    room.block_bytes = 7;
+    fake_worker_say(&bench->workers[k], MESSAGE_ROOM, &room.base);
+    take(bench);
+    advance(bench);
+}
+
+/* Without a number of blocks nothing is loaded; nobody is asked before all have come. */
+static void test_rooms_are_asked_first(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    bench.stages.options.kv_blocks = 0;
+    advance(&bench);
+    greet(&bench, 0);
+    assert_false(stages_have_greeted(&bench.stages));
+    assert_false(stages_ask_rooms(&bench.stages, bench.now_ms));
+    fake_worker_expect_silence(&bench.workers[0]);
+    greet(&bench, 1);
+    assert_false(stages_ask_rooms(&bench.stages, bench.now_ms));
+    say_room(&bench, 0, 900);
+    assert_false(stages_ask_rooms(&bench.stages, bench.now_ms)); /* nobody is asked twice */
+    say_room(&bench, 1, 800);
+    assert_true(stages_ask_rooms(&bench.stages, bench.now_ms));
+    const struct kv_size_stage *room = &bench.stages.list[1].room;
+    assert_int_equal(room->need_bytes, 60);
+    assert_int_equal(room->block_bytes, 7);
+    assert_int_equal(room->free_bytes, 800);
+    assert_string_equal(room->memory, bench.stages.list[0].room.memory); /* of one machine */
+    assert_false(room->is_device);
+    for (int k = 0; k < N; k++)
+        fake_worker_expect_silence(&bench.workers[k]);
+    stages_choose_blocks(&bench.stages, 5);
+    advance(&bench);
+    struct message message = fake_worker_hear(&bench.workers[0], MESSAGE_LOAD);
+    assert_int_equal(message.load->kv_blocks, 5);
+    message_clear(&message);
+    tear_down(&bench);
+}
+
+static void test_a_stage_that_says_no_room_is_lost(void **state)
+{
+    struct bench bench;
+    (void)state;
+    set_up(&bench);
+    bench.stages.options.kv_blocks = 0;
+    advance(&bench);
+    for (int k = 0; k < N; k++)
+        greet(&bench, k);
+    stages_ask_rooms(&bench.stages, bench.now_ms);
+    bench.now_ms += STEP_WAIT_MS + 1;
+    advance(&bench);
+    assert_true(bench.stages.failed);
+    assert_non_null(strstr(bench.stages.reason.text, "did not say what room it has"));
+    tear_down(&bench);
+}
+
 static void test_another_checkpoint_is_refused(void **state)
 {
     struct bench bench;
@@ -445,6 +515,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_forms_in_order),
+        cmocka_unit_test(test_rooms_are_asked_first),
+        cmocka_unit_test(test_a_stage_that_says_no_room_is_lost),
         cmocka_unit_test(test_another_checkpoint_is_refused),
         cmocka_unit_test(test_first_refusal_is_the_end),
         cmocka_unit_test(test_lost_worker_is_replaced_and_the_other_keeps_its_weights),

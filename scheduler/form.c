@@ -143,8 +143,10 @@ static void add_rows(struct scheduler *s, struct step *step, struct request *r, 
     r->planned = plan->number;
     r->n_in_flight++;
     r->awaits_draw = draws;
-    if (draws)
+    if (draws) {
         r->n_fresh = 0;
+        microbatch_end_prefill(s, r);
+    }
 }
 
 /* Adds the request's rows with at most `budget` tokens of prefill. Returns the tokens added. */
@@ -309,9 +311,10 @@ static int gather(struct scheduler *s, const struct slot *slot)
         if (request_is_ready(r))
             s->members[n++] = r;
     }
-    for (int i = 0; anyone_decodes(s) && i < s->n_running; i++) {
+    bool with_others = s->n_prefill > 0 && anyone_decodes(s);
+    for (int i = 0; with_others && i < s->n_running; i++) {
         struct request *r = s->running[i];
-        if (&s->slots[r->slot] != slot && request_is_ready(r) && is_prefill(r))
+        if (r->in_prefill && &s->slots[r->slot] != slot && request_is_ready(r))
             s->members[n++] = r;
     }
     return n;

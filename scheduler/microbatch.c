@@ -75,6 +75,8 @@ static void put(struct scheduler *s, struct request *r, struct slot *slot)
 void microbatch_join(struct scheduler *s, struct request *r)
 {
     s->regroup_soon = true;
+    r->in_prefill = true;
+    s->n_prefill++;
     microbatch_review(s);
     put(s, r, lightest(s));
 }
@@ -88,8 +90,15 @@ static void take_out(struct scheduler *s, struct request *r)
     r->slot = r->home = -1;
 }
 
+void microbatch_end_prefill(struct scheduler *s, struct request *r)
+{
+    s->n_prefill -= r->in_prefill;
+    r->in_prefill = false;
+}
+
 void microbatch_leave(struct scheduler *s, struct request *r)
 {
+    microbatch_end_prefill(s, r);
     take_out(s, r);
     s->regroup_soon = true;
 }

@@ -64,6 +64,7 @@ struct request {
     int n_positions;
 
     enum request_state state;
+    bool in_prefill;    /* runs, and no draw of it was planned since it joined */
     bool awaits_draw;   /* a plan with its draw is under way */
     int n_in_flight;    /* plans that hold a row of it */
     uint64_t planned;   /* number of the newest plan with a row of it */

@@ -100,6 +100,7 @@ struct scheduler {
     struct list queue; /* by priority, then arrival */
     int n_queued;
     int n_running, n_running_pictures;
+    int n_prefill;            /* of these, in_prefill */
     struct request **running; /* [running_max] */
     bool admit_soon;          /* something changed since the head of the queue was refused */
     double admit_again;       /* round at which time alone may have changed it */
@@ -169,6 +170,8 @@ void admission_leave(struct scheduler *s, struct request *r);
 /* ---- microbatch.c ---- */
 void microbatch_join(struct scheduler *s, struct request *r);
 void microbatch_leave(struct scheduler *s, struct request *r);
+/* A draw of r is planned. */
+void microbatch_end_prefill(struct scheduler *s, struct request *r);
 /* Chooses the number of slots anew when that is due. */
 void microbatch_review(struct scheduler *s);
 /* The ready slot that waits longest and was not tried in this pass, or NULL. */

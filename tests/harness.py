@@ -21,7 +21,7 @@ DEVICE, STAGES = os.environ.get("MGPT_TEST_DEVICE"), os.environ.get("MGPT_TEST_S
 def with_device(args):
     more = []
     what = args[1] if len(args) > 1 and args[0] == "inspect" else None
-    if DEVICE and what in ("generate", "logits", "encode", "decode") and "--device" not in args:
+    if DEVICE and what in ("generate", "logits", "encode", "decode", "prompt", "sample") and "--device" not in args:
         more += ["--device", DEVICE]
     if STAGES and what in ("generate", "logits") and "--stages" not in args and "--cut" not in args:
         more += ["--stages", STAGES]

@@ -3,6 +3,7 @@
 All pictures are noise of a golden checkpoint; what counts is that they are equal, byte for byte.
 """
 import concurrent.futures
+import contextlib
 import http.client
 import json
 import os
@@ -167,6 +168,38 @@ class LimitsTest(unittest.TestCase):
                 file.write("stagges: 2\n")
             with self.assertRaisesRegex(AssertionError, "stagges"):
                 Daemon(MODEL, "--config", path).__enter__()
+
+
+class StartTest(unittest.TestCase):
+    def test_requests_before_the_workers_are_loaded_wait(self):
+        """HTTP is there first; how many KV blocks there are is not known yet."""
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        fields = {"prompt": "x", "size": "64x64", "seed": 3, "response_format": "b64_json"}
+
+        def ask():
+            end = time.monotonic() + WAIT_LIMIT_S
+            while True:
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_LIMIT_S)
+                try:
+                    connection.request("POST", "/v1/images/generations", json.dumps(fields), {"Content-Type": "application/json"})
+                except ConnectionRefusedError:
+                    self.assertLess(time.monotonic(), end)
+                    time.sleep(0.001)
+                    continue
+                with contextlib.closing(connection):
+                    response = connection.getresponse()
+                    return response.status, json.loads(response.read())
+
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            early = [pool.submit(ask) for _ in range(2)]
+            with Daemon(MODEL, "--stages", 2, "--http", f"127.0.0.1:{port}") as daemon:
+                later = daemon.request("POST", "/v1/images/generations", fields)
+                for one in early:
+                    status, value = one.result()
+                    self.assertEqual(status, 200, value)
+                    self.assertEqual(value["data"], later.json()["data"])
 
 
 class FaultsTest(unittest.TestCase):

@@ -54,6 +54,8 @@ class TakenAtStart(unittest.TestCase):
             self.assertGreater(held, work + daemon.gauge("mgpt:codec_weight_bytes"))
             self.assertIn(f"units=codec weight_bytes={daemon.gauge('mgpt:codec_weight_bytes'):.0f} activation_bytes={work:.0f}",
                           daemon.log_text())
+            # What the codec takes is gone before anybody says what is left.
+            self.assertLess(daemon.log_text().index("loaded units=codec"), daemon.log_text().index("kv blocks chosen"))
             # With enough memory it is what the scheduler can use.
             self.assertEqual(chosen_blocks(daemon), 32 * 3 * 2 * ((2356 + 256) // 64 + 1))
 

@@ -174,7 +174,7 @@ class GreedyTest(GoldenTest):
 
 
 class SampledTest(GoldenTest):
-    link = "zmq"
+    link = None  # what has to carry activations; None: whatever the machine has
 
     def test_sampled(self):
         """bf16, one seed: the same tokens in 1, 2 and 4 stages, each stage a process of its own."""
@@ -183,7 +183,8 @@ class SampledTest(GoldenTest):
             for stages in (1, 2, 4):
                 got = self.generate(golden, case, "--temperature", 1, "--image-top-k", 500, "--seed", 5, "--stages", stages)
                 self.assertEqual(len({stage["pid"] for stage in got["stages"]}), stages)
-                self.assertEqual([stage["link"] for stage in got["stages"]], [self.link] * (stages - 1) + [""])
+                if self.link:
+                    self.assertEqual([stage["link"] for stage in got["stages"]], [self.link] * (stages - 1) + [""])
                 first = first or got["ids"]
                 self.assertEqual(got["ids"], first)
                 self.assertGreater(len(set(first)), 3)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import unittest
 
-from harness import ROOT
+from harness import BUILD, ROOT
 
 TREE_BYTES_MAX = 55 * 1000 * 1000
 LINES_MAX = 700
@@ -49,6 +49,12 @@ class TreeTest(unittest.TestCase):
             if name.endswith((".c", ".h", ".cu", ".cuh", ".py", ".sh", ".js", "/run")):
                 with self.subTest(file=name), open(os.path.join(ROOT, name)) as file:
                     self.assertLessEqual(sum(1 for _ in file), LINES_MAX)
+
+    def test_a_second_build_compiles_no_kernel(self):
+        """nvcc takes minutes; lists of headers that ninja does not take would have it run in every build."""
+        done = subprocess.run(["ninja", "-C", BUILD], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertNotIn("] nvcc ", done.stdout)
 
 
 if __name__ == "__main__":

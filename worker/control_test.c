@@ -352,6 +352,42 @@ static void test_refusals(void **state)
     house_close(&h);
 }
 
+/* What a Load would take is told without taking it, and comes true. */
+static void test_room_is_told(void **state)
+{
+    (void)state;
+    struct house h;
+    struct message m;
+    Mgpt__AskRoom ask = MGPT__ASK_ROOM__INIT;
+    house_open(&h, 1, MGPT__ROLE__ROLE_STAGE, 10000);
+    tell(&h, 0, MESSAGE_ASK_ROOM, &ask.base);
+    expect_failure(&h, 0, MESSAGE_ASK_ROOM, "no load");
+    Mgpt__Load load = make_load(&h, 0, 1);
+    ask.load = &load;
+    load.last_unit = 10;
+    tell(&h, 0, MESSAGE_ASK_ROOM, &ask.base);
+    expect_failure(&h, 0, MESSAGE_ASK_ROOM, "units 0 to 10, the model has 0 to 9");
+    load = make_load(&h, 0, 1);
+    load.kv_blocks = 1;
+    tell(&h, 0, MESSAGE_ASK_ROOM, &ask.base);
+    expect(&h, 0, MESSAGE_ROOM, &m);
+    Mgpt__Room room = *m.room;
+    message_clear(&m);
+    assert_true(room.free_bytes > 0);
+    assert_true(room.free_bytes <= room.total_bytes);
+    assert_int_equal(room.recording_bytes, 0);
+    load = make_load(&h, 0, 1);
+    tell(&h, 0, MESSAGE_LOAD, &load.base);
+    expect(&h, 0, MESSAGE_LOADED, &m);
+    assert_int_equal(m.loaded->kv_bytes, load.kv_blocks * room.block_bytes);
+    /* Vectors and masks are not counted, nor what packing adds. */
+    assert_in_range(m.loaded->activation_bytes, room.activation_bytes,
+                    room.activation_bytes + (64 << 10));
+    assert_in_range(m.loaded->weight_bytes, room.weight_bytes, 2 * room.weight_bytes);
+    message_clear(&m);
+    house_close(&h);
+}
+
 /* Bytes that are no message: a Failure comes back, and the worker goes on. */
 static void test_malformed_frames(void **state)
 {
@@ -559,6 +595,7 @@ static void test_codec(void **state)
     tell(&h, 0, MESSAGE_LOAD, &load.base);
     expect(&h, 0, MESSAGE_LOADED, &m);
     assert_string_equal(m.loaded->units, "codec");
+    assert_int_equal(m.loaded->activation_bytes, 0); /* on the CPU nothing is kept */
     message_clear(&m);
     tell(&h, 0, MESSAGE_ENCODE, &encode.base);
     expect(&h, 0, MESSAGE_ENCODED, &m);
@@ -588,6 +625,16 @@ static void test_codec(void **state)
     encode.rgb.len--;
     tell(&h, 0, MESSAGE_ENCODE, &encode.base);
     expect_failure(&h, 0, MESSAGE_ENCODE, "1535 bytes of pixels");
+    load.pixels_max = 256;
+    tell(&h, 0, MESSAGE_LOAD, &load.base);
+    expect(&h, 0, MESSAGE_LOADED, &m);
+    message_clear(&m);
+    encode.rgb.len++;
+    tell(&h, 0, MESSAGE_ENCODE, &encode.base);
+    expect_failure(&h, 0, MESSAGE_ENCODE, "and 256 pixels");
+    load.pixels_max = 2048 * 2048 + 1;
+    tell(&h, 0, MESSAGE_LOAD, &load.base);
+    expect_failure(&h, 0, MESSAGE_LOAD, "pixels_max is 4194305");
     house_close(&h);
 }
 
@@ -611,6 +658,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pipeline),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_room_is_told),
         cmocka_unit_test(test_malformed_frames),
         cmocka_unit_test(test_failure_is_passed_on),
         cmocka_unit_test(test_activations_that_do_not_come),

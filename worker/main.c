@@ -183,16 +183,17 @@ static enum status run(const struct settings *settings, bool *is_told, struct er
     if (st != STATUS_OK)
         return st;
     snprintf(vq_dir, sizeof(vq_dir), "%s/tokenizer", settings->model);
-    struct control_options control = {.endpoint = settings->connect,
-                                      .keys = settings->key ? &keys : NULL,
-                                      .role = settings->role == ROLE_CODEC ? MGPT__ROLE__ROLE_CODEC
-                                                                           : MGPT__ROLE__ROLE_STAGE,
-                                      .model_dir = settings->model,
-                                      .vq_dir = settings->vq ? settings->vq : vq_dir,
-                                      .link_bind = settings->link,
-                                      .device = settings->device,
-                                      .silence_ms = settings->silence_ms,
-                                      .comes_back = is_far(settings)};
+    struct control_options control = {
+        .endpoint = settings->connect,
+        .keys = settings->key ? &keys : NULL,
+        .role = settings->role == ROLE_CODEC ? MGPT__ROLE__ROLE_CODEC : MGPT__ROLE__ROLE_STAGE,
+        .model_dir = settings->model,
+        .vq_dir = settings->vq ? settings->vq : vq_dir,
+        .link_bind = settings->link,
+        /* with its number, since stages on one device are counted together */
+        .device = strcmp(settings->device, "cuda") == 0 ? "cuda:0" : settings->device,
+        .silence_ms = settings->silence_ms,
+        .comes_back = is_far(settings)};
     struct error why;
     st = open_stream(&stream, settings, &why);
     if (st != STATUS_OK && control.comes_back) {

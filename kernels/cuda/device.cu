@@ -169,7 +169,10 @@ extern "C" enum status cuda_device_count(int *out, struct error *err)
         return error_set(err, STATUS_NOT_FOUND,
                          "no CUDA device is visible (look at nvidia-smi and CUDA_VISIBLE_DEVICES), or use --device cpu");
     if (error != cudaSuccess)
-        return error_set(err, STATUS_NOT_FOUND, "cannot count the CUDA devices: %s", cudaGetErrorString(error));
+        return error_set(err, STATUS_NOT_FOUND,
+                         "cannot count the CUDA devices: %s (where /dev/nvidia-uvm is missing, run nvidia-modprobe -u once: "
+                         "a confined worker may not)",
+                         cudaGetErrorString(error));
     return STATUS_OK;
 }
 

@@ -261,6 +261,7 @@ class Bench:
         started = time.monotonic()
         self.busy_before = busy_share()
         self.make_model()
+        os.makedirs(self.out, exist_ok=True)
         chart = os.path.join(self.out, "concurrency.svg")
         self.section("A decode step beside the machine's limit", self.decode_steps)
         self.section("Two stages of one thread each", self.two_stages)

@@ -40,6 +40,9 @@ static void check_message(const struct message *message)
         check_result(message->step_result);
     else if (message->type == MESSAGE_LOAD && plan_check_load(message->load, 6, &err) == STATUS_OK)
         CHECK(message->load->last_unit < 6);
+    else if (message->type == MESSAGE_ASK_ROOM && message->ask_room->load &&
+             plan_check_load(message->ask_room->load, 6, &err) == STATUS_OK)
+        CHECK(message->ask_room->load->kv_blocks > 0);
     else if (message->type == MESSAGE_DRAW && draw_check(message->draw, &err) == STATUS_OK)
         CHECK(message->draw->n_seeds > 0);
     /* What was decoded can be encoded, within the type's limit or a little above (varints may
