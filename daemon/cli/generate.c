@@ -204,9 +204,14 @@ static enum status start_local(struct session *session, const struct settings *s
     enum status st = served_model_open(&session->model, settings->local, SERVED_ALL, err);
     if (st != STATUS_OK)
         return st;
+    const struct mgpt_settings *defaults = &session->model->settings;
+    bool is_given = settings->size.width > 0;
     settings_engine(&options, settings, session->model);
     options.n_pipelines = 1;
     options.codec = true;
+    options.picture_pixels =
+        session_pixels(is_given ? settings->size.width : defaults->default_width,
+                       is_given ? settings->size.height : defaults->default_height);
     return session_start(session, &options, err);
 }
 
