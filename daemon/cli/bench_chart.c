@@ -157,11 +157,11 @@ static void draw(FILE *out, const struct bench_target *target, const struct benc
             WIDTH, HEIGHT);
     snprintf(line, sizeof(line), "%s on %s, %d CPUs, %d stages", target->name, machine->cpu,
              machine->n_cpus, results[0].n_stages);
-    text(out, 60, 28, "start", 15, line);
+    text(out, 60, 20, "start", 15, line);
     if (best) {
         snprintf(line, sizeof(line), "limits of the machine: %.1f GB/s read, %.0f GFLOP/s (%s)",
                  best->read_bytes_s * 1e-9, best->dense_flop_s * 1e-9, machine->code_path);
-        text(out, 60, 46, "start", 11, line);
+        text(out, 60, 36, "start", 11, line);
     }
     struct panel panel = {.out = out, .left = 60, .results = results, .n_results = n_results};
     draw_panel(&panel, "images a minute", throughput, results[0].images_per_min_limit > 0 ? 2 : 1);
