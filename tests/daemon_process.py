@@ -25,6 +25,11 @@ class Reply:
         return json.loads(self.body)
 
 
+def written(file):
+    """The text of a file that a child writes: read without the place in it, which both share."""
+    return os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0).decode(errors="replace")
+
+
 class Daemon:
     """with Daemon(model, "--stages", 2) as daemon: ..."""
 
@@ -66,8 +71,7 @@ class Daemon:
         self.log.close()
 
     def log_text(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return written(self.log)
 
     def connection(self):
         return http.client.HTTPConnection(self.address, timeout=REPLY_LIMIT_S)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 
-from daemon_process import Daemon
+from daemon_process import Daemon, written
 from harness import BIN, mgpt
 from test_faults import wait_for
 
@@ -84,8 +84,7 @@ class Worker:
         self.process.wait()
 
     def log_text(self):
-        self.log.seek(0)
-        return self.log.read().decode(errors="replace")
+        return written(self.log)
 
 
 class RemoteDaemon(Daemon):
