@@ -10,58 +10,15 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "daemon/fake_worker.h"
 #include "daemon/limits.h"
 #include "daemon/stages_remote.h"
-
-enum { N = 2, STEP_WAIT_MS = 5000 };
-
-struct bench {
-    struct fake_crew crew;
-    struct stages stages;
-    struct fake_worker workers[N];
-    int64_t now_ms;
-};
+#include "daemon/stages_test_tools.h"
 
 /* remote: which of the two stages, "01", "10", "11". */
 static void set_up(struct bench *bench, const char *remote)
 {
-    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 2},
-                                            {.first_unit = 3, .last_unit = 5}};
     const bool is_remote[N] = {remote[0] == '1', remote[1] == '1'};
-    memset(bench, 0, sizeof(*bench));
-    bench->now_ms = 1000;
-    fake_crew_open(&bench->crew);
-    struct stages_options options = {.crew = &bench->crew.crew,
-                                     .checkpoint = bench->crew.checkpoint,
-                                     .n_stages = N,
-                                     .is_remote = is_remote,
-                                     .link_host = "10.0.0.1",
-                                     .n_local = 1,
-                                     .cut = cut,
-                                     .compute = MGPT__COMPUTE__COMPUTE_F32,
-                                     .kv_blocks = 8,
-                                     .rows_max = 64,
-                                     .sequences_max = 4,
-                                     .outputs_max = 8,
-                                     .step_wait_ms = STEP_WAIT_MS,
-                                     .load_wait_ms = 9000};
-    assert_int_equal(stages_init(&bench->stages, &options, NULL), STATUS_OK);
-    for (int k = 0; k < N; k++)
-        fake_worker_open(&bench->workers[k], &bench->crew);
-}
-
-static void tear_down(struct bench *bench)
-{
-    stages_fini(&bench->stages);
-    for (int k = 0; k < N; k++)
-        fake_worker_close(&bench->workers[k]);
-    fake_crew_close(&bench->crew);
-}
-
-static void advance(struct bench *bench)
-{
-    stages_advance(&bench->stages, bench->now_ms);
+    bench_open(bench, is_remote);
 }
 
 /* Worker k says hello; as one of our own, or as one that came in by the door from `address`. */
@@ -106,6 +63,13 @@ static void expect_bind(struct bench *bench, int k, const char *expected)
     message_clear(&message);
 }
 
+/* Worker k is greeted and told to load; bind: where it shall listen, NULL: anywhere. */
+static void join(struct bench *bench, int k, const char *address, const char *bind)
+{
+    greet(bench, k, address);
+    expect_bind(bench, k, bind);
+}
+
 static void say_loaded(struct bench *bench, int k, const char *endpoint)
 {
     fake_worker_loaded(&bench->workers[k], &bench->stages.list[k], bench->stages.epoch, endpoint);
@@ -117,6 +81,14 @@ static void expect_connect(struct bench *bench, const char *endpoint)
     struct message message = fake_worker_hear(&bench->workers[0], MESSAGE_CONNECT);
     assert_string_equal(message.connect->endpoint, endpoint);
     message_clear(&message);
+}
+
+static void connect_hop(struct bench *bench, const char *endpoint)
+{
+    expect_connect(bench, endpoint);
+    fake_worker_connected(&bench->workers[0]);
+    take(bench, 0);
+    assert_true(bench->stages.ready);
 }
 
 /* Worker k is told that it is not wanted. */
@@ -142,20 +114,15 @@ static void test_a_remote_stage_behind_a_local_one(void **state)
     assert_int_equal(stages_n_remote(&bench.stages), 1);
     assert_int_equal(stages_n_missing(&bench.stages), 1);
     assert_false(stages_want_worker(&bench.stages, 0, bench.now_ms));
-    greet(&bench, 0, NULL);
-    expect_bind(&bench, 0, "");
+    join(&bench, 0, NULL, "");
     say_loaded(&bench, 0, "");
     bench.now_ms += 3600 * 1000; /* nobody comes for an hour */
     bench.stages.list[0].worker.heard_ms = bench.now_ms;
     advance(&bench);
     assert_false(bench.stages.failed);
-    greet(&bench, 1, "10.0.0.2");
-    expect_bind(&bench, 1, "tcp://10.0.0.2:*");
+    join(&bench, 1, "10.0.0.2", "tcp://10.0.0.2:*");
     say_loaded(&bench, 1, "tcp://[::ffff:10.0.0.2]:4000");
-    expect_connect(&bench, "tcp://10.0.0.2:4000");
-    fake_worker_connected(&bench.workers[0]);
-    take(&bench, 0);
-    assert_true(bench.stages.ready);
+    connect_hop(&bench, "tcp://10.0.0.2:4000");
     assert_int_equal(worker_pid(&bench.stages.list[1].worker), 77);
     /* It is lost: its place is free at once, and the other keeps its weights. */
     stages_lose(&bench.stages, 1, bench.now_ms, "the test");
@@ -167,13 +134,9 @@ static void test_a_remote_stage_behind_a_local_one(void **state)
     fake_worker_expect(&bench.workers[0], MESSAGE_RESET);
     fake_worker_ready(&bench.workers[0], 2);
     take(&bench, 0);
-    greet(&bench, 1, "fe80::3");
-    expect_bind(&bench, 1, "tcp://[fe80::3]:*");
+    join(&bench, 1, "fe80::3", "tcp://[fe80::3]:*");
     say_loaded(&bench, 1, "tcp://0.0.0.0:5000"); /* all its addresses: the one it came from */
-    expect_connect(&bench, "tcp://[fe80::3]:5000");
-    fake_worker_connected(&bench.workers[0]);
-    take(&bench, 0);
-    assert_true(bench.stages.ready);
+    connect_hop(&bench, "tcp://[fe80::3]:5000");
     assert_int_equal(bench.stages.list[1].worker.n_restarts, 1);
     tear_down(&bench);
 }
@@ -185,10 +148,8 @@ static void test_a_local_stage_behind_a_remote_one(void **state)
     (void)state;
     set_up(&bench, "10");
     advance(&bench);
-    greet(&bench, 1, NULL);
-    expect_bind(&bench, 1, "tcp://10.0.0.1:*");
-    greet(&bench, 0, "10.0.0.2");
-    expect_bind(&bench, 0, "");
+    join(&bench, 1, NULL, "tcp://10.0.0.1:*");
+    join(&bench, 0, "10.0.0.2", "");
     say_loaded(&bench, 1, "tcp://10.0.0.1:4000");
     say_loaded(&bench, 0, "");
     expect_connect(&bench, "tcp://10.0.0.1:4000");
@@ -203,10 +164,7 @@ static void test_a_local_stage_behind_a_remote_one(void **state)
     for (int k = 0; k < N; k++)
         bench.stages.list[k].worker.heard_ms = bench.now_ms;
     advance(&bench);
-    expect_connect(&bench, "tcp://10.0.0.1:4000");
-    fake_worker_connected(&bench.workers[0]);
-    take(&bench, 0);
-    assert_true(bench.stages.ready);
+    connect_hop(&bench, "tcp://10.0.0.1:4000");
     assert_int_equal(bench.stages.notice.code, STATUS_OK);
     tear_down(&bench);
 }
@@ -217,11 +175,9 @@ static void test_who_does_not_fit_is_sent_away_alone(void **state)
     (void)state;
     set_up(&bench, "01");
     advance(&bench);
-    greet(&bench, 0, NULL);
-    expect_bind(&bench, 0, "");
+    join(&bench, 0, NULL, "");
     /* Another checkpoint. */
-    greet(&bench, 1, "10.0.0.2");
-    expect_bind(&bench, 1, NULL);
+    join(&bench, 1, "10.0.0.2", NULL);
     struct stage other = bench.stages.list[1];
     other.last_unit--;
     fake_worker_loaded(&bench.workers[1], &other, 1, "tcp://10.0.0.2:4000");
@@ -229,14 +185,12 @@ static void test_who_does_not_fit_is_sent_away_alone(void **state)
     expect_dismissal(&bench, 1, STATUS_INVALID, "another checkpoint than mgptd");
     assert_non_null(strstr(bench.stages.notice.text, "from 10.0.0.2, was refused: stage 0.1 has"));
     /* It cannot load. */
-    greet(&bench, 1, "10.0.0.2");
-    expect_bind(&bench, 1, NULL);
+    join(&bench, 1, "10.0.0.2", NULL);
     fake_worker_fail(&bench.workers[1], MESSAGE_LOAD, STATUS_NOMEM, 0, 0);
     take(&bench, 1);
     expect_dismissal(&bench, 1, STATUS_NOMEM, "stage 0.1: as the test wants it");
     /* Another kind of device, and it was there first: it goes all the same. */
-    greet(&bench, 1, "10.0.0.2");
-    expect_bind(&bench, 1, NULL);
+    join(&bench, 1, "10.0.0.2", NULL);
     fake_worker_loaded_with(&bench.workers[1], &bench.stages.list[1], 1, "tcp://10.0.0.2:4000",
                             "device=cuda path=sm_90");
     take(&bench, 1);
@@ -267,8 +221,7 @@ static void test_addresses_that_reach_nobody(void **state)
     fake_worker_expect(&bench.workers[0], MESSAGE_RESET);
     fake_worker_ready(&bench.workers[0], bench.stages.epoch);
     take(&bench, 0);
-    greet(&bench, 1, "10.0.0.2");
-    expect_bind(&bench, 1, NULL);
+    join(&bench, 1, "10.0.0.2", NULL);
     say_loaded(&bench, 1, "tcp://127.0.0.1:4000");
     expect_connect(&bench, "tcp://127.0.0.1:4000");
     tear_down(&bench);
@@ -281,8 +234,7 @@ static void test_a_local_loss_while_waiting(void **state)
     (void)state;
     set_up(&bench, "01");
     advance(&bench);
-    greet(&bench, 0, NULL);
-    expect_bind(&bench, 0, "");
+    join(&bench, 0, NULL, "");
     say_loaded(&bench, 0, "");
     stages_lose(&bench.stages, 0, bench.now_ms, "the test");
     assert_false(bench.stages.failed);
@@ -291,8 +243,7 @@ static void test_a_local_loss_while_waiting(void **state)
     tear_down(&bench);
     set_up(&bench, "01"); /* one that never was is the end, as ever */
     advance(&bench);
-    greet(&bench, 0, NULL);
-    expect_bind(&bench, 0, "");
+    join(&bench, 0, NULL, "");
     fake_worker_fail(&bench.workers[0], MESSAGE_LOAD, STATUS_NOMEM, 0, 0);
     take(&bench, 0);
     assert_true(bench.stages.failed);

@@ -10,49 +10,8 @@
 #include <cmocka.h>
 
 #include "base/log.h"
-#include "daemon/fake_worker.h"
 #include "daemon/limits.h"
-
-enum { N = 2, STEP_WAIT_MS = 5000, LOAD_WAIT_MS = 9000, KV_BLOCKS = 8, ROWS = 64 };
-
-struct bench {
-    struct fake_crew crew;
-    struct stages stages;
-    struct fake_worker workers[N];
-    int64_t now_ms;
-};
-
-static void set_up(struct bench *bench)
-{
-    static const struct cut_stage cut[N] = {{.first_unit = 0, .last_unit = 4},
-                                            {.first_unit = 5, .last_unit = 9}};
-    memset(bench, 0, sizeof(*bench));
-    bench->now_ms = 1000;
-    fake_crew_open(&bench->crew);
-    struct stages_options options = {.crew = &bench->crew.crew,
-                                     .checkpoint = bench->crew.checkpoint,
-                                     .n_local = N,
-                                     .n_stages = N,
-                                     .cut = cut,
-                                     .compute = MGPT__COMPUTE__COMPUTE_F32,
-                                     .kv_blocks = KV_BLOCKS,
-                                     .rows_max = ROWS,
-                                     .sequences_max = 4,
-                                     .outputs_max = 8,
-                                     .step_wait_ms = STEP_WAIT_MS,
-                                     .load_wait_ms = LOAD_WAIT_MS};
-    assert_int_equal(stages_init(&bench->stages, &options, NULL), STATUS_OK);
-    for (int k = 0; k < N; k++)
-        fake_worker_open(&bench->workers[k], &bench->crew);
-}
-
-static void tear_down(struct bench *bench)
-{
-    stages_fini(&bench->stages);
-    for (int k = 0; k < N; k++)
-        fake_worker_close(&bench->workers[k]);
-    fake_crew_close(&bench->crew);
-}
+#include "daemon/stages_test_tools.h"
 
 /* Takes one message off the control socket, as the loop does. */
 static void take(struct bench *bench)
@@ -73,11 +32,6 @@ static void take(struct bench *bench)
     }
     assert_true(known);
     message_clear(&message);
-}
-
-static void advance(struct bench *bench)
-{
-    stages_advance(&bench->stages, bench->now_ms);
 }
 
 static void greet(struct bench *bench, int k)
@@ -119,7 +73,7 @@ static void test_forms_in_order(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     advance(&bench);
     greet(&bench, 0);
     struct message message = fake_worker_hear(&bench.workers[0], MESSAGE_LOAD);
@@ -181,7 +135,7 @@ static void test_rooms_are_asked_first(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     bench.stages.options.kv_blocks = 0;
     advance(&bench);
     greet(&bench, 0);
@@ -214,7 +168,7 @@ static void test_a_stage_that_says_no_room_is_lost(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     bench.stages.options.kv_blocks = 0;
     advance(&bench);
     for (int k = 0; k < N; k++)
@@ -231,7 +185,7 @@ static void test_another_checkpoint_is_refused(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     advance(&bench);
     greet(&bench, 0);
     fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
@@ -248,7 +202,7 @@ static void test_first_refusal_is_the_end(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     advance(&bench);
     greet(&bench, 0);
     fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
@@ -264,7 +218,7 @@ static void test_lost_worker_is_replaced_and_the_other_keeps_its_weights(void **
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     form(&bench);
     int pid = (int)bench.stages.list[1].worker.process.pid;
     stages_lose(&bench.stages, 1, bench.now_ms, "the test");
@@ -295,7 +249,7 @@ static void test_pauses_grow(void **state)
     struct bench bench;
     int64_t last_ms = 0;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     form(&bench);
     for (int i = 0; i < 10; i++) {
         struct worker *worker = &bench.stages.list[0].worker;
@@ -321,7 +275,7 @@ static void test_deadlines(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     form(&bench);
     /* Hello does not come. */
     stages_lose(&bench.stages, 1, bench.now_ms, "the test");
@@ -350,7 +304,7 @@ static void test_silent_worker_is_lost(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     form(&bench);
     bench.now_ms += STEP_WAIT_MS + WORKER_PING_MS;
     advance(&bench);
@@ -367,7 +321,7 @@ static void test_refused_plan_begins_an_epoch(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     form(&bench);
     fake_worker_fail(&bench.workers[1], MESSAGE_STEP_PLAN, STATUS_INVALID, 7,
                      3); /* of an epoch long over */
@@ -392,7 +346,7 @@ static void test_unlike_devices_are_refused(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     advance(&bench);
     for (int k = 0; k < N; k++) {
         static const char *const fingerprints[] = {"device=cuda path=sm_90", "device=cpu path=amx"};
@@ -421,7 +375,7 @@ static void test_nccl_of_other_versions_is_refused(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     advance(&bench);
     greet_with(&bench, 0, 22803, "a");
     fake_worker_expect(&bench.workers[0], MESSAGE_LOAD);
@@ -448,7 +402,7 @@ static void test_choice_of_links(void **state)
                  {ENGINE_LINK_NCCL, {22803, 0}, NULL}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct bench bench;
-        set_up(&bench);
+        bench_open(&bench, NULL);
         bench.stages.options.link = cases[i].link;
         advance(&bench);
         for (int k = 0; k < N; k++)
@@ -477,7 +431,7 @@ static void test_lost_link_is_formed_anew(void **state)
 {
     struct bench bench;
     (void)state;
-    set_up(&bench);
+    bench_open(&bench, NULL);
     form(&bench);
     fake_worker_fail(&bench.workers[0], MESSAGE_CONNECT, STATUS_LOST, 1, 0);
     take(&bench);
