@@ -66,7 +66,7 @@ void account_answered(struct scheduler *s, const struct step *step, double usefu
         return;
     if (slot->answered_ns > 0 && h->formed_ns == slot->answered_ns && cost_is_measured(s->cost)) {
         double predicted =
-            cost_round_ns(s->cost, s->n_slots, s->n_rows, (double)s->n_context, s->way_ns);
+            cost_round_ns(s->cost, s->n_slots, s->n_rows, (double)s->n_context, account_way_ns(s));
         double factor = (double)(now_ns - slot->answered_ns) / predicted;
         if (factor > FACTOR_MOST)
             factor = FACTOR_MOST;
@@ -88,9 +88,7 @@ static void learn_way(struct scheduler *s, const struct history *h, int stage, i
     double most = WAY_CLIP * times->way_ns + WAY_CLIP_LEAST_NS;
     way = way < 0 ? 0 : way < most || times->n_ways == 0 ? way : most;
     times->n_ways += times->n_ways < WAYS_OF_A_MEAN;
-    double change = (way - times->way_ns) / times->n_ways;
-    times->way_ns += change;
-    s->way_ns += change;
+    times->way_ns += (way - times->way_ns) / times->n_ways;
 }
 
 void scheduler_measure(struct scheduler *s, int64_t now_ns, uint64_t number, int stage,
@@ -114,12 +112,20 @@ void scheduler_measure(struct scheduler *s, int64_t now_ns, uint64_t number, int
         cost_observe(s->cost, stage, h->n_tokens, h->n_context, busy_ns);
 }
 
+double account_way_ns(const struct scheduler *s)
+{
+    double ns = 0;
+    for (int i = 0; i < s->options.n_stages; i++)
+        ns += s->stages[i].way_ns;
+    return ns;
+}
+
 double account_round_ns(const struct scheduler *s, double more_context)
 {
     double n_rows = s->n_rows > 1 ? s->n_rows : 1;
     int n_slots = s->n_slots > 1 ? s->n_slots : 1;
-    return s->round_factor *
-           cost_round_ns(s->cost, n_slots, n_rows, (double)s->n_context + more_context, s->way_ns);
+    return s->round_factor * cost_round_ns(s->cost, n_slots, n_rows,
+                                           (double)s->n_context + more_context, account_way_ns(s));
 }
 
 /* Rounds a request still needs, its prompt included. */

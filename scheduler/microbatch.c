@@ -117,7 +117,8 @@ void microbatch_review(struct scheduler *s)
     if (s->options.micro_batches > 0)
         s->n_slots = s->options.micro_batches < most ? s->options.micro_batches : most;
     else
-        s->n_slots = cost_best_slots(s->cost, most, s->n_slots, n_rows, n_context, s->way_ns);
+        s->n_slots =
+            cost_best_slots(s->cost, most, s->n_slots, n_rows, n_context, account_way_ns(s));
     double step_ns = cost_step_ns(s->cost, n_rows / s->n_slots, n_context / s->n_slots, NULL);
     s->allowed_ns = (1 + s->options.prefill_delay) * step_ns;
     cost_marginal_ns(s->cost, n_rows / s->n_slots, n_context / s->n_slots, &s->token_ns,

@@ -170,7 +170,7 @@ enum status scheduler_create(struct scheduler **out, const struct scheduler_opti
     s->epoch = options->epoch;
     s->next_number = s->next_sequence = s->next_arrival = s->next_admission = s->next_ready = 1;
     s->n_slots = 1;
-    s->way_ns = s->stages[0].way_ns = WAY_GUESS_NS;
+    s->stages[0].way_ns = WAY_GUESS_NS;
     s->round_factor = 1;
     s->active_since_ns = -1;
     *out = s;

@@ -130,8 +130,7 @@ struct scheduler {
     int rows_max, listed_max;
     struct history history[STATE_HISTORY];
     struct stage_times *stages; /* [n_stages] */
-    double way_ns;       /* what a plan's way takes beside steps and queues: sum over the stages */
-    double round_factor; /* rounds as they are over rounds as predicted, learned */
+    double round_factor;        /* rounds as they are over rounds as predicted, learned */
     struct request *first_event, *last_event;
 
     struct scheduler_figures figures; /* counters; the rest is filled in when asked */
@@ -193,6 +192,8 @@ void account_active(struct scheduler *s, int64_t now_ns);
 void account_formed(struct scheduler *s, const struct step *step, int64_t now_ns);
 /* useful: share of the rows whose request is still wanted. */
 void account_answered(struct scheduler *s, const struct step *step, double useful, int64_t now_ns);
+/* What a plan's way takes beside steps and queues, over all stages. */
+double account_way_ns(const struct scheduler *s);
 double account_round_ns(const struct scheduler *s, double more_context);
 
 #endif
