@@ -254,17 +254,27 @@ static enum status say_loaded(struct stage_role *role, const Mgpt__Load *load,
     return reply_send(role->options.control, MESSAGE_LOADED, &loaded.base, err);
 }
 
+/* The model that `load` is of, once its units are seen to be there. */
+static enum status open_model(struct checkpoint **out, const struct stage_role *role,
+                              const Mgpt__Load *load, struct error *err)
+{
+    enum status st = checkpoint_open(out, role->options.model_dir, err);
+    if (st != STATUS_OK)
+        return st;
+    st = plan_check_load(load, (uint32_t)units_count(checkpoint_config(*out)->n_layers), err);
+    if (st != STATUS_OK)
+        checkpoint_close(*out);
+    return st;
+}
+
 static enum status load_parts(struct stage_role *role, const Mgpt__Load *load,
                               struct load_facts *facts, struct error *err)
 {
     struct checkpoint *checkpoint;
-    enum status st = checkpoint_open(&checkpoint, role->options.model_dir, err);
+    enum status st = open_model(&checkpoint, role, load, err);
     if (st != STATUS_OK)
         return st;
-    const struct model_config *config = checkpoint_config(checkpoint);
-    st = plan_check_load(load, (uint32_t)units_count(config->n_layers), err);
-    if (st == STATUS_OK)
-        st = listen_for_activations(role, load, config, err);
+    st = listen_for_activations(role, load, checkpoint_config(checkpoint), err);
     if (st == STATUS_OK)
         st = load_stage(role, load, checkpoint, err);
     if (st == STATUS_OK)
@@ -298,31 +308,27 @@ static enum status answer_room(struct stage_role *role, const Mgpt__Load *load, 
                                struct error *err)
 {
     struct checkpoint *checkpoint;
-    enum status st = checkpoint_open(&checkpoint, role->options.model_dir, err);
+    enum status st = open_model(&checkpoint, role, load, err);
     if (st != STATUS_OK)
         return st;
     const struct model_config *config = checkpoint_config(checkpoint);
-    st = plan_check_load(load, (uint32_t)units_count(config->n_layers), err);
-    if (st == STATUS_OK) {
-        struct stage_options options = options_of(load);
-        struct link_nccl_options link = {.stream = role->options.stream,
-                                         .rows_bytes_max = link_rows_bytes(load, config)};
-        struct stage_need need;
-        size_t free_bytes = 0, total_bytes = 0;
-        if (load->link == MGPT__LINK_KIND__LINK_NCCL)
-            options.link_bytes =
-                (n_links_out(load) + (load->stage_index > 0)) * link_nccl_bytes(&link);
-        stage_room_need(&need, config, &options, role->options.stream);
-        stage_room_free(role->options.stream, &free_bytes, &total_bytes);
-        room->free_bytes = free_bytes;
-        room->total_bytes = total_bytes;
-        room->weight_bytes = need.weight_bytes;
-        room->activation_bytes = need.activation_bytes;
-        room->recording_bytes = need.recording_bytes;
-        room->block_bytes = need.kv_bytes / load->kv_blocks;
-    }
+    struct stage_options options = options_of(load);
+    struct link_nccl_options link = {.stream = role->options.stream,
+                                     .rows_bytes_max = link_rows_bytes(load, config)};
+    struct stage_need need;
+    size_t free_bytes = 0, total_bytes = 0;
+    if (load->link == MGPT__LINK_KIND__LINK_NCCL)
+        options.link_bytes = (n_links_out(load) + (load->stage_index > 0)) * link_nccl_bytes(&link);
+    stage_room_need(&need, config, &options, role->options.stream);
+    stage_room_free(role->options.stream, &free_bytes, &total_bytes);
+    room->free_bytes = free_bytes;
+    room->total_bytes = total_bytes;
+    room->weight_bytes = need.weight_bytes;
+    room->activation_bytes = need.activation_bytes;
+    room->recording_bytes = need.recording_bytes;
+    room->block_bytes = need.kv_bytes / load->kv_blocks;
     checkpoint_close(checkpoint);
-    return st;
+    return STATUS_OK;
 }
 
 static enum status handle_ask_room(struct stage_role *role, const Mgpt__AskRoom *ask,
