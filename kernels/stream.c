@@ -43,10 +43,12 @@ static void take_share(void *context, int thread_index, int n_threads)
     to = to < pages->bytes ? to : pages->bytes;
     if (from >= to || madvise(pages->memory + from, to - from, MADV_POPULATE_WRITE) == 0)
         return;
-    if (errno == ENOMEM)
+    if (errno == ENOMEM) {
         __atomic_store_n(&pages->failed, 1, __ATOMIC_RELAXED);
+        return;
+    }
     /* A kernel before 5.14 does not know it. */
-    for (size_t at = from; errno != ENOMEM && at < to; at += PAGE_BYTES)
+    for (size_t at = from; at < to; at += PAGE_BYTES)
         ((volatile char *)pages->memory)[at] = 0;
 }
 

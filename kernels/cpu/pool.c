@@ -201,11 +201,11 @@ enum status pool_create(struct pool **out, const struct stream_options *options,
             st = start_thread(pool, i, cpu, err);
         else if (cpu >= 0)
             st = pin(pthread_self(), cpu, err);
-        pool->caller_pinned = i == n && cpu >= 0 && is_known;
         if (st != STATUS_OK) {
             pool_destroy(pool);
             return st;
         }
+        pool->caller_pinned = i == n && cpu >= 0 && is_known;
     }
     *out = pool;
     return STATUS_OK;
