@@ -94,6 +94,18 @@ VECTOR_INLINE bf16 *value_word(const struct place *p, int kv_head, int i, const 
            (size_t)(p->slot / 2) * pair_stride + (size_t)group * KV_PAIR_WORDS;
 }
 
+/* Column i's words with the value of the second position, or of the first; the other half is what
+ * `kept` leaves of it. */
+VECTOR_INLINE void store_value_words(const struct place *p, int kv_head, int i, const bf16 *value,
+                                     const int second, uint32_t kept, const int head_dim)
+{
+    uint32_t *to = (uint32_t *)(void *)value_word(p, kv_head, i, head_dim);
+    f32x16 widened =
+        load_lanes(value, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
+    u32x16 half = second ? to_bits(widened) : to_bits(widened) >> 16;
+    store_u32(to, (load_u32(to) & kept) | half);
+}
+
 /*
  * Values of two positions share words; both rows of a pair are stored by one thread, so whole words
  * may be rewritten. The word's other half stays, or is cleared where it belongs to a position that
@@ -102,18 +114,16 @@ VECTOR_INLINE bf16 *value_word(const struct place *p, int kv_head, int i, const 
 VECTOR_INLINE void store_value(const struct place *p, int kv_head, const bf16 *value, int newest,
                                const int head_dim)
 {
-    const uint32_t kept = p->slot % 2 ? 0x0000ffffu : newest ? 0 : 0xffff0000u;
-    const int shift = p->slot % 2 ? 16 : 0;
+    if (p->slot % 2) {
 #pragma GCC unroll 8
-    for (int i = 0; i < head_dim; i += KV_GROUP) {
-        bf16 *to = value_word(p, kv_head, i, head_dim);
-        f32x16 widened =
-            load_lanes(value, DTYPE_BF16, (size_t)i, head_dim - i < LANES ? head_dim - i : LANES);
-        u32x16 words;
-        memcpy(&words, to, sizeof(words));
-        words = (words & kept) | to_bits(widened) >> 16 << shift;
-        memcpy(to, &words, sizeof(words));
+        for (int i = 0; i < head_dim; i += KV_GROUP)
+            store_value_words(p, kv_head, i, value, 1, 0x0000ffffu, head_dim);
+        return;
     }
+    const uint32_t kept = newest ? 0 : 0xffff0000u;
+#pragma GCC unroll 8
+    for (int i = 0; i < head_dim; i += KV_GROUP)
+        store_value_words(p, kv_head, i, value, 0, kept, head_dim);
 }
 
 /* What the stores of one kv head will touch, fetched while its queries are computed. */

@@ -4,8 +4,10 @@
  *
  * Bodies written with these are compiled once for each code path by FOR_EACH_PATH. Lanes are chosen
  * by masks out of sign bits: the compiler takes comparisons of such vectors apart lane by lane
- * where a path's own vectors are shorter. Products and sums are never fused, and sums over lanes
- * have one fixed order, so that all paths give the same bits.
+ * where a path's own vectors are shorter. There a vector also goes through memory wherever two ways
+ * meet: so whole vectors have loops of their own, without a condition in them, and what is left at
+ * the end comes behind. Products and sums are never fused, and sums over lanes have one fixed
+ * order, so that all paths give the same bits.
  */
 #ifndef MGPT_KERNELS_CPU_VECTOR_H
 #define MGPT_KERNELS_CPU_VECTOR_H
@@ -63,30 +65,38 @@ typedef uint16_t u16x16 __attribute__((vector_size(32)));
     }
 #endif
 
+typedef float f32x16_anywhere __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t u32x16_anywhere __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint16_t u16x16_anywhere __attribute__((vector_size(32), aligned(2), may_alias));
+
 VECTOR_INLINE f32x16 load_f32(const float *x)
 {
-    f32x16 v;
-    memcpy(&v, x, sizeof(v));
-    return v;
+    return *(const f32x16_anywhere *)x;
 }
 
 VECTOR_INLINE void store_f32(float *y, f32x16 v)
 {
-    memcpy(y, &v, sizeof(v));
+    *(f32x16_anywhere *)y = v;
+}
+
+VECTOR_INLINE u32x16 load_u32(const uint32_t *x)
+{
+    return *(const u32x16_anywhere *)x;
+}
+
+VECTOR_INLINE void store_u32(uint32_t *y, u32x16 v)
+{
+    *(u32x16_anywhere *)y = v;
 }
 
 VECTOR_INLINE f32x16 from_bits(u32x16 bits)
 {
-    f32x16 v;
-    memcpy(&v, &bits, sizeof(v));
-    return v;
+    return (f32x16)bits;
 }
 
 VECTOR_INLINE u32x16 to_bits(f32x16 v)
 {
-    u32x16 bits;
-    memcpy(&bits, &v, sizeof(bits));
-    return bits;
+    return (u32x16)v;
 }
 
 /* All ones where the number, taken with its sign, is below zero. */
@@ -97,33 +107,23 @@ VECTOR_INLINE u32x16 sign_mask(u32x16 x)
 
 VECTOR_INLINE f32x16 load_bf16(const bf16 *x)
 {
-    u16x16 half;
-    memcpy(&half, x, sizeof(half));
+    u16x16 half = *(const u16x16_anywhere *)x;
     return from_bits(__builtin_convertvector(half, u32x16) << 16);
 }
 
-/* Sixteen bf16_from_f32(). The narrowing is a loop because the compiler packs loops well on all
- * paths. */
+/* Sixteen bf16_from_f32(). */
 VECTOR_INLINE u16x16 round_bf16(f32x16 v)
 {
     u32x16 bits = to_bits(v);
     u32x16 rounded = bits + 0x7fffu + (bits >> 16 & 1u);
     u32x16 nan = sign_mask(0x7f800000u - (bits & 0x7fffffffu));
     rounded = (rounded & ~nan) | ((bits | 0x400000u) & nan);
-    uint32_t wide[LANES];
-    uint16_t narrow[LANES];
-    memcpy(wide, &rounded, sizeof(wide));
-    for (int i = 0; i < LANES; i++)
-        narrow[i] = (uint16_t)(wide[i] >> 16);
-    u16x16 half;
-    memcpy(&half, narrow, sizeof(half));
-    return half;
+    return __builtin_convertvector(rounded >> 16, u16x16);
 }
 
 VECTOR_INLINE void store_bf16(bf16 *y, f32x16 v)
 {
-    u16x16 half = round_bf16(v);
-    memcpy(y, &half, sizeof(half));
+    *(u16x16_anywhere *)y = round_bf16(v);
 }
 
 /* Fewer than sixteen: the lanes past n are zero, or are not stored. */
