@@ -1,24 +1,27 @@
 /*
  * linear.c - the bf16 product: threads take contiguous runs of panels, so each streams its part of
- * the matrix once, and at the end panels of those that are behind.
+ * the matrix once, and at the end panels of those that are behind, by parts of the rows where there
+ * are many.
  *
  * Within a panel the inputs go in runs that fit into the first-level cache and all rows pass over a
  * run before the next: memory is read once for all rows, and the next run is fetched while this one
  * is used. Up to one tile of rows there is nothing to reuse, and the panel goes in one run.
  */
-#include "base/check.h"
 #include "kernels/cpu/share_queue.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/linear_weight.h"
 
 enum {
-    ROWS_A_PASS = 128, /* rows whose sums (32 KiB) stay in the cache while the panel passes */
-    ROWS_A_STREAM = 6, /* up to here the panel is read once anyway; with AMX: */
+    ROWS_A_PASS = 128,     /* rows whose sums (32 KiB) stay in the cache while the panel passes */
+    ROWS_A_PASS_WIDE = 64, /* the same where they are widened: to 4 bytes for each input */
+    ROWS_WIDE_LEAST = 4,   /* fewer are widened as they pass: memory is the limit */
+    ROWS_A_PART = 16,      /* at least, of a panel's rows that a thread does by itself */
+    ROWS_A_STREAM_AVX512 = 6, /* up to here the panel is read once anyway */
     ROWS_A_STREAM_AMX = 16,
-    ROWS_A_FEW = 16,    /* up to here memory is the limit, and short runs keep the reading even */
-    RUN_PAIRS_FEW = 64, /* inputs in a run: 16 KiB of the panel */
-    RUN_PAIRS_MANY = 512,
+    ROWS_A_FEW = 16, /* up to here memory is the limit, and short runs keep the reading even */
+    RUN_PAIRS_FEW = TILE_WIDE_PAIRS, /* inputs in a run: 16 KiB of the panel */
+    RUN_PAIRS_MANY = 8 * TILE_WIDE_PAIRS,
     AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
 };
 
@@ -26,37 +29,69 @@ struct task {
     const struct linear_launch *launch;
     struct stream *stream;
     tile_multiply multiply;
-    int rows_a_stream;
-    int first_panel, n_panels; /* a unit is a panel in a pass over ROWS_A_PASS rows */
-    struct share_queue *units; /* pass after pass */
-    int failed;                /* written by any thread that finds no memory */
+    tile_widen widen; /* NULL where products read bf16 */
+    int rows_a_stream, rows_a_pass;
+    int first_panel, n_panels;
+    int n_parts; /* of the rows of a pass */
+    struct share_queue
+        *units; /* parts of a panel, in a pass over rows_a_pass rows, pass after pass */
+    int failed; /* written by any thread that finds no memory */
 };
+
+/* The sums of row r of a group, with the bias of its outputs where there is one. */
+VECTOR_INLINE f32x16 group_sums(const float *acc, int r, const float *bias, const int has_bias)
+{
+    f32x16 v = load_f32(acc + (size_t)r * TILE_COLUMNS);
+    return has_bias ? v + load_f32(bias) : v;
+}
+
+/* A group that lies in the launch's range, from its output `column` on. */
+VECTOR_INLINE void store_group(const struct linear_launch *l, const float *acc, int row, int n_rows,
+                               int column, const float *bias, const int has_bias,
+                               const enum dtype dtype)
+{
+    size_t at = (size_t)row * (size_t)l->n_out + (size_t)column;
+    for (int r = 0; r < n_rows; r++, at += (size_t)l->n_out)
+        store_lanes(l->y, dtype, at, group_sums(acc, r, bias, has_bias), LANES);
+}
+
+/* A group of which the range has a part: it begins inside, or ends, or both. */
+VECTOR_INLINE void store_group_part(const struct linear_launch *l, const float *acc, int row,
+                                    int n_rows, int column, const float *bias)
+{
+    int first = column < 0 ? -column : 0,
+        last = l->n_out - column < LANES ? l->n_out - column : LANES;
+    for (int r = 0; r < n_rows; r++) {
+        size_t at = (size_t)(row + r) * (size_t)l->n_out;
+        float values[LANES];
+        if (bias)
+            store_f32(values, group_sums(acc, r, bias, 1));
+        else
+            store_f32(values, group_sums(acc, r, bias, 0));
+        for (int i = first; i < last; i++)
+            store_lanes(l->y, l->y_dtype, at + (size_t)(column + i), (f32x16){values[i]}, 1);
+    }
+}
 
 /* Sums of a panel, of n_rows rows from `row` on, to y; columns outside of the launch's range are
  * dropped. */
 VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *acc, int row,
                                     int n_rows, int first, int n_groups)
 {
-    for (int r = 0; r < n_rows; r++)
-        for (int g = 0; g < n_groups; g++) {
-            int out = first + g * LANES, column = out - l->first_out;
-            size_t at = (size_t)(row + r) * (size_t)l->n_out;
-            f32x16 v = load_f32(acc + (size_t)r * TILE_COLUMNS + g * LANES);
-            if (l->weight->bias)
-                v += load_f32(l->weight->bias + out);
-            if (column >= 0) {
-                if (column < l->n_out)
-                    store_lanes(l->y, l->y_dtype, at + (size_t)column, v,
-                                l->n_out - column < LANES ? l->n_out - column : LANES);
-                continue;
-            }
-            /* The range begins inside this group. */
-            float values[LANES];
-            store_f32(values, v);
-            int n = LANES + column < l->n_out ? LANES + column : l->n_out;
-            for (int i = 0; i < n; i++)
-                store_lanes(l->y, l->y_dtype, at + (size_t)i, (f32x16){values[i - column]}, 1);
-        }
+    for (int g = 0; g < n_groups; g++, acc += LANES) {
+        int out = first + g * LANES, column = out - l->first_out;
+        const float *bias = l->weight->bias ? l->weight->bias + out : NULL;
+        if (column < 0 || l->n_out - column < LANES)
+            store_group_part(l, acc, row, n_rows, column, bias);
+        else if (l->y_dtype == DTYPE_F32 && bias)
+            store_group(l, acc, row, n_rows, column, bias, 1, DTYPE_F32);
+        else if (l->y_dtype == DTYPE_F32)
+            store_group(l, acc, row, n_rows, column, bias, 0, DTYPE_F32);
+        else if (bias)
+            store_group(l, acc, row, n_rows, column, bias, 1, DTYPE_BF16);
+        else
+            store_group(l, acc, row, n_rows, column, bias, 0, DTYPE_BF16);
+    }
 }
 
 FOR_EACH_PATH(store_panel,
@@ -64,23 +99,37 @@ FOR_EACH_PATH(store_panel,
                int n_groups),
               (l, acc, row, n_rows, first, n_groups))
 
-/* Rows of x with n_in_padded inputs: x itself where nothing needs padding, else a copy. */
-static const bf16 *padded_rows(const struct linear_launch *l, bf16 *copy, int row, int n_rows)
+/* The rows of a pass, as the products take them. */
+struct rows {
+    int first, n;
+    const bf16 *x;     /* [n, n_in_padded]: the launch's, or where they need padding */
+    bf16 *padded;      /* room for a copy, or NULL */
+    const float *wide; /* the same as f32, or NULL */
+    float *wide_room;
+};
+
+static void take_rows(const struct task *task, struct rows *rows, int first)
 {
-    const struct linear_weight *w = l->weight;
-    const size_t n_in = (size_t)w->options.n_in, padded = (size_t)w->n_in_padded;
-    const bf16 *x = (const bf16 *)l->x + (size_t)row * n_in;
-    if (n_in == padded)
-        return x;
-    for (int r = 0; r < n_rows; r++) {
-        memcpy(copy + (size_t)r * padded, x + (size_t)r * n_in, n_in * sizeof(bf16));
-        memset(copy + (size_t)r * padded + n_in, 0, (padded - n_in) * sizeof(bf16));
+    const struct linear_launch *l = task->launch;
+    const size_t n_in = (size_t)l->weight->options.n_in, n_padded = (size_t)l->weight->n_in_padded;
+    int left = l->n_rows - first;
+    rows->first = first;
+    rows->n = left < task->rows_a_pass ? left : task->rows_a_pass;
+    rows->x = (const bf16 *)l->x + (size_t)first * n_in;
+    for (int r = 0; rows->padded && r < rows->n; r++) {
+        bf16 *copy = rows->padded + (size_t)r * n_padded;
+        memcpy(copy, rows->x + (size_t)r * n_in, n_in * sizeof(bf16));
+        memset(copy + n_in, 0, (n_padded - n_in) * sizeof(bf16));
     }
-    return copy;
+    rows->x = rows->padded ? rows->padded : rows->x;
+    rows->wide = rows->n >= ROWS_WIDE_LEAST ? rows->wide_room : NULL;
+    if (rows->wide)
+        task->widen(rows->wide_room, rows->x, n_padded, rows->n, (int)n_padded / 2);
 }
 
-static void multiply_panel(const struct task *task, float *acc, const bf16 *x, int n_rows,
-                           int panel)
+/* n_rows rows of the pass, from `row` of it on. */
+static void multiply_panel(const struct task *task, float *acc, const struct rows *rows, int row,
+                           int n_rows, int panel)
 {
     const struct linear_weight *w = task->launch->weight;
     const bf16 *b =
@@ -92,13 +141,17 @@ static void multiply_panel(const struct task *task, float *acc, const bf16 *x, i
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
                              .ld_a = (size_t)w->n_in_padded,
+                             .wide_run = (size_t)rows->n * TILE_WIDE_ROW,
                              .group_stride = TILE_PAIR,
                              .pair_stride = (size_t)n_groups * TILE_PAIR,
                              .n_rows = n_rows,
                              .n_groups = n_groups,
                              .n_products = 1};
     for (int pair = 0; pair < n_pairs; pair += run) {
-        p.a = x + 2 * (size_t)pair;
+        p.a = rows->x + (size_t)row * p.ld_a + 2 * (size_t)pair;
+        p.wide = rows->wide ? rows->wide + (size_t)(pair / TILE_WIDE_PAIRS) * p.wide_run +
+                                  (size_t)row * TILE_WIDE_ROW
+                            : NULL;
         p.b = b + (size_t)pair * p.pair_stride;
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
         p.resume = pair > 0;
@@ -108,38 +161,60 @@ static void multiply_panel(const struct task *task, float *acc, const bf16 *x, i
     }
 }
 
-static int rows_a_pass(const struct linear_launch *l)
+/* The other tiles cut a panel into runs of their own. */
+static int rows_a_stream(enum code_path path)
 {
-    return l->n_rows < ROWS_A_PASS ? l->n_rows : ROWS_A_PASS;
+    return path == CODE_PATH_AMX          ? ROWS_A_STREAM_AMX
+           : path == CODE_PATH_AVX512BF16 ? ROWS_A_STREAM_AVX512
+                                          : 0;
+}
+
+/* Work space of a thread: sums, then the rows as products take them. */
+static float *take_space(const struct task *task, struct rows *rows, int thread_index)
+{
+    const struct linear_weight *w = task->launch->weight;
+    const size_t n_padded = (size_t)w->n_in_padded;
+    size_t n_rows = (size_t)(task->launch->n_rows < task->rows_a_pass ? task->launch->n_rows
+                                                                      : task->rows_a_pass);
+    bool pads = w->options.n_in != w->n_in_padded,
+         widens = task->widen && n_rows >= ROWS_WIDE_LEAST;
+    size_t acc_bytes = n_rows * TILE_COLUMNS * sizeof(float),
+           wide_bytes = widens ? n_rows * tile_wide_numbers((int)n_padded / 2) * sizeof(float) : 0,
+           padded_bytes = pads ? n_rows * n_padded * sizeof(bf16) : 0;
+    char *space = stream_scratch(task->stream, thread_index, acc_bytes + wide_bytes + padded_bytes);
+    if (!space)
+        return NULL;
+    *rows = (struct rows){
+        .first = -1,
+        .wide_room = widens ? (float *)(void *)(space + acc_bytes) : NULL,
+        .padded = pads ? (bf16 *)(void *)(space + acc_bytes + wide_bytes) : NULL,
+    };
+    return (float *)(void *)space;
 }
 
 static void multiply_share(void *context, int thread_index, int n_threads)
 {
     struct task *task = context;
     const struct linear_launch *l = task->launch;
-    const struct linear_weight *w = l->weight;
+    struct rows rows;
     (void)n_threads;
-    size_t acc_bytes = (size_t)rows_a_pass(l) * TILE_COLUMNS * sizeof(float);
-    size_t copy_bytes = w->options.n_in == w->n_in_padded
-                            ? 0
-                            : (size_t)rows_a_pass(l) * (size_t)w->n_in_padded * sizeof(bf16);
-    float *acc = stream_scratch(task->stream, thread_index, acc_bytes + copy_bytes);
+    float *acc = take_space(task, &rows, thread_index);
     if (!acc) {
         __atomic_store_n(&task->failed, 1, __ATOMIC_RELAXED);
         return;
     }
     store_panel_function store = store_panel_of(stream_code_path(task->stream));
-    const bf16 *x = NULL;
-    for (int unit, row = -1; (unit = share_queue_take(task->units, thread_index)) >= 0;) {
-        int first = unit / task->n_panels * ROWS_A_PASS;
-        int n_rows = l->n_rows - first < ROWS_A_PASS ? l->n_rows - first : ROWS_A_PASS;
-        if (first != row) {
-            row = first;
-            x = padded_rows(l, (bf16 *)((char *)acc + acc_bytes), row, n_rows);
-        }
-        int panel = task->first_panel + unit % task->n_panels;
-        multiply_panel(task, acc, x, n_rows, panel);
-        store(l, acc, row, n_rows, panel * TILE_COLUMNS, linear_weight_panel_groups(w, panel));
+    for (int unit, n; (unit = share_queue_take(task->units, thread_index, &n)) >= 0;) {
+        int pass = unit / task->n_parts / task->n_panels, part = unit % task->n_parts;
+        int panel = task->first_panel + unit / task->n_parts % task->n_panels;
+        if (pass * task->rows_a_pass != rows.first)
+            take_rows(task, &rows, pass * task->rows_a_pass);
+        int row = rows.n * part / task->n_parts, n_rows = rows.n * (part + n) / task->n_parts - row;
+        if (n_rows == 0)
+            continue;
+        multiply_panel(task, acc, &rows, row, n_rows, panel);
+        store(l, acc, rows.first + row, n_rows, panel * TILE_COLUMNS,
+              linear_weight_panel_groups(l->weight, panel));
     }
 }
 
@@ -150,13 +225,18 @@ enum status linear_cpu(const struct linear_launch *launch, struct stream *stream
     struct task task = {.launch = launch,
                         .stream = stream,
                         .multiply = tile_multiply_of(path),
-                        .rows_a_stream = path == CODE_PATH_AMX ? ROWS_A_STREAM_AMX : ROWS_A_STREAM,
+                        .widen = tile_widen_of(path),
+                        .rows_a_stream = rows_a_stream(path),
                         .first_panel = launch->first_out / TILE_COLUMNS,
                         .units = &units};
     int last_panel = (launch->first_out + launch->n_out + TILE_COLUMNS - 1) / TILE_COLUMNS;
     task.n_panels = last_panel - task.first_panel;
-    int n_passes = (launch->n_rows + ROWS_A_PASS - 1) / ROWS_A_PASS;
-    share_queue_init(&units, n_passes * task.n_panels, stream_n_threads(stream));
+    task.rows_a_pass = task.widen ? ROWS_A_PASS_WIDE : ROWS_A_PASS;
+    int n_passes = (launch->n_rows + task.rows_a_pass - 1) / task.rows_a_pass;
+    int n_rows = launch->n_rows < task.rows_a_pass ? launch->n_rows : task.rows_a_pass;
+    int n_threads = stream_n_threads(stream);
+    task.n_parts = n_threads == 1 || n_rows < ROWS_A_PART ? 1 : n_rows / ROWS_A_PART;
+    share_queue_init(&units, n_passes * task.n_panels, task.n_parts, n_threads);
     stream_parallel(stream, multiply_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

@@ -52,6 +52,16 @@ void tile_multiply_portable(const struct tile_product *product)
     }
 }
 
+tile_widen tile_widen_of(enum code_path path)
+{
+#if defined(__x86_64__)
+    if (path == CODE_PATH_AVX2)
+        return tile_widen_avx2;
+#endif
+    (void)path;
+    return NULL;
+}
+
 tile_multiply tile_multiply_any_of(enum code_path path)
 {
 #if defined(__x86_64__)

@@ -21,7 +21,9 @@ enum {
     TILE_GROUP = 16,     /* columns in a group */
     TILE_GROUPS_MAX = 4, /* groups in a product */
     TILE_COLUMNS = TILE_GROUP * TILE_GROUPS_MAX,
-    TILE_PAIR = 2 * TILE_GROUP /* bf16 of one group and pair */
+    TILE_PAIR = 2 * TILE_GROUP, /* bf16 of one group and pair */
+    TILE_WIDE_PAIRS = 64,       /* see tile_widen_of() */
+    TILE_WIDE_ROW = 2 * TILE_WIDE_PAIRS
 };
 
 struct tile_product {
@@ -29,6 +31,8 @@ struct tile_product {
     size_t ld_acc;
     const bf16 *a; /* [n_rows, ld_a], 2 * n_pairs of each row are used */
     size_t ld_a;
+    const float *wide;   /* the same, widened before: tile_widen_of(); or NULL */
+    size_t wide_run;     /* numbers from TILE_WIDE_PAIRS of all its rows to the next */
     const bf16 *b;       /* aligned to 64 bytes */
     size_t group_stride; /* bf16 from a group to the next */
     size_t pair_stride;  /* bf16 from a pair to the next */
@@ -69,6 +73,25 @@ void tile_multiply_avx2(const struct tile_product *product);
 void tile_multiply_avx512bf16(const struct tile_product *product);
 void tile_multiply_amx(const struct tile_product *product);
 #endif
+
+/*
+ * Some versions multiply f32. Whoever multiplies the same rows by many b may widen them once for
+ * all: to n_rows * tile_wide_numbers(n_pairs) numbers, [runs of TILE_WIDE_PAIRS, n_rows,
+ * TILE_WIDE_ROW], of which a product may take some runs and rows.
+ */
+typedef void (*tile_widen)(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
+
+static inline size_t tile_wide_numbers(int n_pairs)
+{
+    return (size_t)((n_pairs + TILE_WIDE_PAIRS - 1) / TILE_WIDE_PAIRS) * TILE_WIDE_ROW;
+}
+
+#if defined(__x86_64__)
+void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
+#endif
+
+/* NULL: the path's product reads bf16 alone. */
+tile_widen tile_widen_of(enum code_path path);
 
 /* For products with weights: n_pairs must be a multiple of 16. */
 tile_multiply tile_multiply_of(enum code_path path);

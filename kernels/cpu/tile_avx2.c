@@ -1,9 +1,12 @@
 /*
- * tile_avx2.c - the tile product with AVX2 and FMA: bf16 is widened to f32 by a shift or a mask,
+ * tile_avx2.c - the tile product with AVX2 and FMA: bf16 is widened to f32 by shifts or a mask,
  * then fused.
  *
- * Eight accumulators hold 1 row by 4 groups of 16 columns, 2 by 2 or 4 by 1: enough chains to hide
- * the latency of FMA in 16 registers. All shapes run the same chain for an element.
+ * Pairs go in runs whose b fits into half of the first-level cache beside what is fetched for the
+ * next. Rows of a are widened before, by the caller or once a run for all columns; the inner loop
+ * widens b alone and broadcasts one number a row. Tiles are 6 rows by 1 group of columns, 3 or 2 by
+ * 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and leave room for operands in 16 registers.
+ * All shapes run the same chain for an element, so the cut into tiles and runs changes no bit.
  */
 #include "kernels/cpu/tile.h"
 
@@ -13,91 +16,214 @@
 #define AVX2      __attribute__((target("avx2,fma")))
 #define AVX2_TILE static inline __attribute__((always_inline)) AVX2
 
-enum { ROWS_MAX = 4, HALVES_MAX = 8, HALF = 8, AHEAD_PAIRS = 16 };
+enum {
+    ROWS_MAX = 6,
+    HALF = 8, /* columns of a register; a group has two */
+    HALVES_MAX = 2 * TILE_GROUPS_MAX,
+    HELD_MAX = 4,                  /* operands of a step that wait in registers */
+    PAIRS_A_RUN = TILE_WIDE_PAIRS, /* 16 KiB of b */
+    LD_X = TILE_WIDE_ROW           /* numbers from a widened row to the next */
+};
 
-typedef int32_t pair_word __attribute__((may_alias, aligned(2)));
+/* Rows and groups of a product that fit into registers, over the pairs of a run; n_tiles of them
+ * side by side. */
+struct tile {
+    int n_tiles;
+    float *acc;
+    const float *x; /* [rows, LD_X] */
+    const bf16 *b;
+    size_t ld_acc, group_stride, pair_stride;
+    int n_pairs, resume;
+    const char *prefetch; /* as many lines as the tile has groups are fetched from here a pair, */
+    size_t prefetch_step; /* then it goes on by so many bytes */
+};
 
-/* `rows` rows by `halves` runs of 8 columns, rows * halves <= 8; both are constants at every call.
- */
-AVX2_TILE void multiply(const struct tile_product *p, int first_row, int group, const int rows,
-                        const int halves)
+/* sum += w * number, where it stands: left to itself the compiler moves broadcasts ahead, and sums
+ * out of their registers. */
+AVX2_TILE void fuse(__m256 *sum, __m256 w, __m256 number)
 {
-    __m256 sum[ROWS_MAX][HALVES_MAX];
-    const bf16 *a = p->a + (size_t)first_row * p->ld_a;
-    const bf16 *b = p->b + (size_t)group * p->group_stride;
-    float *acc = p->acc + (size_t)first_row * p->ld_acc + (size_t)group * TILE_GROUP;
-    const __m256i upper = _mm256_set1_epi32((int)0xffff0000u);
+    __asm__ volatile("vfmadd231ps %2, %1, %0" : "+x"(*sum) : "x"(w), "x"(number));
+}
+
+/* The first (0) or second (1) input of a pair for the columns of half h. masked: with a constant
+ * that takes a register, instead of a second shift. */
+AVX2_TILE __m256 widen(const struct tile *t, const bf16 *b, int h, const int second,
+                       const int masked)
+{
+    const bf16 *words = b + (size_t)(h / 2) * t->group_stride + h % 2 * 2 * HALF;
+    __m256i both = _mm256_load_si256((const __m256i *)words);
+    if (second && masked)
+        return _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000u)));
+    if (second)
+        both = _mm256_srli_epi32(both, 16);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
+}
+
+/* One input of a pair. The shorter side's operands are held, the other's pass by. */
+AVX2_TILE void accumulate(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t, const float *x,
+                          const bf16 *b, const int second, const int rows, const int halves)
+{
+    __m256 held[HELD_MAX];
+    if (rows < halves) {
+        const int masked = rows < 3;
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (int h = 0; h < halves; h++)
-            sum[r][h] = p->resume ? _mm256_loadu_ps(acc + (size_t)r * p->ld_acc + h * HALF)
-                                  : _mm256_setzero_ps();
-    for (size_t pair = 0; pair < (size_t)p->n_pairs; pair++) {
-        __m256 even_x[ROWS_MAX], odd_x[ROWS_MAX];
-#pragma GCC unroll 4
-        for (int r = 0; r < rows; r++) {
-            __m256i x = _mm256_set1_epi32(*(const pair_word *)(a + (size_t)r * p->ld_a + 2 * pair));
-            even_x[r] = _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-            odd_x[r] = _mm256_castsi256_ps(_mm256_and_si256(x, upper));
-        }
+        for (int r = 0; r < rows; r++)
+            held[r] = _mm256_broadcast_ss(x + r * LD_X + second);
 #pragma GCC unroll 8
         for (int h = 0; h < halves; h++) {
-            const bf16 *words = b + (size_t)(h / 2) * p->group_stride + pair * p->pair_stride +
-                                (size_t)(h % 2) * 2 * HALF;
-            __m256i both = _mm256_load_si256((const __m256i *)words);
-            __m256 even = _mm256_castsi256_ps(_mm256_slli_epi32(both, 16));
-            __m256 odd = _mm256_castsi256_ps(_mm256_and_si256(both, upper));
-            if (h % 2 == 0)
-                _mm_prefetch((const char *)(words + AHEAD_PAIRS * p->pair_stride), _MM_HINT_T0);
+            __m256 w = widen(t, b, h, second, masked);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++)
-                sum[r][h] =
-                    _mm256_fmadd_ps(odd, odd_x[r], _mm256_fmadd_ps(even, even_x[r], sum[r][h]));
+                fuse(&sum[r][h], w, held[r]);
         }
+        return;
     }
 #pragma GCC unroll 4
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
+    for (int h = 0; h < halves; h++)
+        held[h] = widen(t, b, h, second, 1);
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++) {
+        __m256 number = _mm256_broadcast_ss(x + r * LD_X + second);
+#pragma GCC unroll 4
         for (int h = 0; h < halves; h++)
-            _mm256_storeu_ps(acc + (size_t)r * p->ld_acc + h * HALF, sum[r][h]);
+            fuse(&sum[r][h], held[h], number);
+    }
 }
 
-AVX2 static void one_row(const struct tile_product *p, int row)
+/* rows, groups and panel are constants at every call: each call is a kernel of its own. */
+AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int groups, const int panel)
 {
-    int group = 0;
-    for (; group + 4 <= p->n_groups; group += 4)
-        multiply(p, row, group, 1, 8);
-    for (; group < p->n_groups; group++)
-        multiply(p, row, group, 1, 2);
+    struct tile t = *tiles;
+    const int halves = 2 * groups;
+    t.group_stride = panel ? TILE_PAIR : t.group_stride;
+    for (int i = 0; i < t.n_tiles; i++, t.acc += groups * TILE_GROUP) {
+        __m256 sum[ROWS_MAX][HALVES_MAX];
+        const bf16 *b = t.b + (size_t)(i * groups) * t.group_stride;
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int h = 0; h < halves; h++)
+                sum[r][h] = t.resume ? _mm256_loadu_ps(t.acc + (size_t)r * t.ld_acc + h * HALF)
+                                     : _mm256_setzero_ps();
+        for (const float *x = t.x, *end = x + 2 * t.n_pairs; x < end; x += 2) {
+#pragma GCC unroll 4
+            for (int line = 0; line < groups; line++)
+                _mm_prefetch(t.prefetch + 64 * line, _MM_HINT_T0);
+            accumulate(sum, &t, x, b, 0, rows, halves);
+            accumulate(sum, &t, x, b, 1, rows, halves);
+            b += t.pair_stride;
+            t.prefetch += t.prefetch_step;
+        }
+#pragma GCC unroll 6
+        for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+            for (int h = 0; h < halves; h++)
+                _mm256_storeu_ps(t.acc + (size_t)r * t.ld_acc + h * HALF, sum[r][h]);
+    }
 }
 
-AVX2 static void two_rows(const struct tile_product *p, int row)
+#define KERNEL(rows, groups)                                                                       \
+    AVX2 static void panel_##rows##_##groups(const struct tile *t)                                 \
+    {                                                                                              \
+        multiply(t, rows, groups, 1);                                                              \
+    }                                                                                              \
+    AVX2 static void apart_##rows##_##groups(const struct tile *t)                                 \
+    {                                                                                              \
+        multiply(t, rows, groups, 0);                                                              \
+    }
+KERNEL(1, 1)
+KERNEL(1, 2)
+KERNEL(1, 4)
+KERNEL(2, 1)
+KERNEL(2, 2)
+KERNEL(3, 1)
+KERNEL(3, 2)
+KERNEL(4, 1)
+KERNEL(5, 1)
+KERNEL(6, 1)
+
+typedef void (*kernel)(const struct tile *t);
+
+/* For each number of rows: kernels of 1, 2 and 4 groups, as far as their sums fit. */
+enum { WIDTHS = 3 };
+#define TABLE(layout)                                                                              \
+    {                                                                                              \
+        {layout##_1_1, layout##_1_2, layout##_1_4}, {layout##_2_1, layout##_2_2},                  \
+            {layout##_3_1, layout##_3_2}, {layout##_4_1}, {layout##_5_1},                          \
+        {                                                                                          \
+            layout##_6_1                                                                           \
+        }                                                                                          \
+    }
+static const kernel kernels[2][ROWS_MAX][WIDTHS] = {TABLE(apart), TABLE(panel)};
+
+/* Run after run, in each a row after the other. */
+AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
 {
-    int group = 0;
-    for (; group + 2 <= p->n_groups; group += 2)
-        multiply(p, row, group, 2, 4);
-    for (; group < p->n_groups; group++)
-        multiply(p, row, group, 2, 2);
+    for (int first = 0; first < 2 * n_pairs; first += LD_X) {
+        int n = 2 * n_pairs - first < LD_X ? 2 * n_pairs - first : LD_X;
+        for (int r = 0; r < n_rows; r++, wide += LD_X) {
+            const bf16 *row = a + (size_t)r * ld_a + first;
+            int i = 0;
+            for (; i + HALF <= n; i += HALF) {
+                __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(row + i)));
+                _mm256_storeu_ps(wide + i, _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)));
+            }
+            for (; i < n; i++)
+                wide[i] = bf16_to_f32(row[i]);
+        }
+    }
 }
 
-AVX2 static void four_rows(const struct tile_product *p, int row)
+/* The columns of the rows from `first` on, in tiles as wide as they may be. */
+AVX2_TILE void multiply_rows(const struct tile_product *p, struct tile *t, int first, int rows,
+                             int n_row_tiles)
 {
-    for (int group = 0; group < p->n_groups; group++)
-        multiply(p, row, group, 4, 2);
+    const kernel *of_rows = kernels[p->group_stride == TILE_PAIR][rows - 1];
+    const bf16 *b = t->b;
+    for (int group = 0, width = WIDTHS - 1; group < p->n_groups;) {
+        while (!of_rows[width] || group + (1 << width) > p->n_groups)
+            width--;
+        t->n_tiles = (p->n_groups - group) >> width;
+        t->acc = p->acc + (size_t)first * p->ld_acc + (size_t)group * TILE_GROUP;
+        t->b = b + (size_t)group * p->group_stride;
+        /* All tiles of a run together fetch the next one. */
+        t->prefetch_step = p->next ? (size_t)(64 << width) / (size_t)n_row_tiles : 0;
+        of_rows[width](t);
+        t->prefetch += t->prefetch_step * (size_t)(t->n_pairs * t->n_tiles);
+        group += t->n_tiles << width;
+    }
+    t->b = b;
+}
+
+AVX2_TILE void multiply_run(const struct tile_product *p, int pair, int n_pairs)
+{
+    float x[ROWS_MAX * LD_X];
+    int n_row_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX, last = pair + n_pairs == p->n_pairs;
+    struct tile t = {.b = p->b + (size_t)pair * p->pair_stride,
+                     .ld_acc = p->ld_acc,
+                     .group_stride = p->group_stride,
+                     .pair_stride = p->pair_stride,
+                     .n_pairs = n_pairs,
+                     .resume = p->resume || pair > 0};
+    t.prefetch = last && p->next ? p->next : (const char *)(t.b + (size_t)n_pairs * t.pair_stride);
+    for (int i = 0; i < n_row_tiles; i++) {
+        int first = p->n_rows * i / n_row_tiles, rows = p->n_rows * (i + 1) / n_row_tiles - first;
+        if (p->wide) {
+            t.x = p->wide + (size_t)(pair / PAIRS_A_RUN) * p->wide_run + (size_t)first * LD_X;
+        } else {
+            tile_widen_avx2(x, p->a + (size_t)first * p->ld_a + 2 * pair, p->ld_a, rows, n_pairs);
+            t.x = x;
+        }
+        multiply_rows(p, &t, first, rows, n_row_tiles);
+    }
 }
 
 AVX2 void tile_multiply_avx2(const struct tile_product *product)
 {
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);
-        int row = 0;
-        for (; row + 4 <= p.n_rows; row += 4)
-            four_rows(&p, row);
-        for (; row + 2 <= p.n_rows; row += 2)
-            two_rows(&p, row);
-        if (row < p.n_rows)
-            one_row(&p, row);
+        for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN)
+            multiply_run(&p, pair, p.n_pairs - pair < PAIRS_A_RUN ? p.n_pairs - pair : PAIRS_A_RUN);
     }
 }
 #endif
