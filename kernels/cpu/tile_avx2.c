@@ -90,6 +90,27 @@ AVX2_TILE void accumulate(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t
     }
 }
 
+AVX2_TILE void load_sums(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t, const int rows,
+                         const int halves)
+{
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int h = 0; h < halves; h++)
+            sum[r][h] = t->resume ? _mm256_loadu_ps(t->acc + (size_t)r * t->ld_acc + h * HALF)
+                                  : _mm256_setzero_ps();
+}
+
+AVX2_TILE void store_sums(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t, const int rows,
+                          const int halves)
+{
+#pragma GCC unroll 6
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int h = 0; h < halves; h++)
+            _mm256_storeu_ps(t->acc + (size_t)r * t->ld_acc + h * HALF, sum[r][h]);
+}
+
 /* rows, groups and panel are constants at every call: each call is a kernel of its own. */
 AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int groups, const int panel)
 {
@@ -99,12 +120,7 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
     for (int i = 0; i < t.n_tiles; i++, t.acc += groups * TILE_GROUP) {
         __m256 sum[ROWS_MAX][HALVES_MAX];
         const bf16 *b = t.b + (size_t)(i * groups) * t.group_stride;
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
-            for (int h = 0; h < halves; h++)
-                sum[r][h] = t.resume ? _mm256_loadu_ps(t.acc + (size_t)r * t.ld_acc + h * HALF)
-                                     : _mm256_setzero_ps();
+        load_sums(sum, &t, rows, halves);
         for (const float *x = t.x, *end = x + 2 * t.n_pairs; x < end; x += 2) {
 #pragma GCC unroll 4
             for (int line = 0; line < groups; line++)
@@ -114,11 +130,76 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
             b += t.pair_stride;
             t.prefetch += t.prefetch_step;
         }
-#pragma GCC unroll 6
-        for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
-            for (int h = 0; h < halves; h++)
-                _mm256_storeu_ps(t.acc + (size_t)r * t.ld_acc + h * HALF, sum[r][h]);
+        store_sums(sum, &t, rows, halves);
+    }
+}
+
+/*
+ * The same for 4 to 6 rows by 1 group of a panel, of several tiles of rows. The sums are bound to
+ * registers: with 12 of them, a mask and three operands the compiler finds no place for one, and a
+ * processor whose other hyperthread works feels every instruction. Two pairs go in a round, which
+ * fetches one line.
+ */
+/* clang-format off */
+#define ROW_SUMS(what, r, low, high) what(r, 0, low) what(r, 1, high)
+#define FOR_EACH_SUM(what)                                                                         \
+    ROW_SUMS(what, 0, "ymm0", "ymm1") ROW_SUMS(what, 1, "ymm2", "ymm3")                            \
+    ROW_SUMS(what, 2, "ymm4", "ymm5") ROW_SUMS(what, 3, "ymm6", "ymm7")                            \
+    ROW_SUMS(what, 4, "ymm8", "ymm9") ROW_SUMS(what, 5, "ymm10", "ymm11")
+/* clang-format on */
+#define BIND_SUM(r, h, name)                                                                       \
+    register __m256 sum_##r##_##h __asm__(name) = r < rows ? sum[r][h] : _mm256_setzero_ps();
+#define FREE_SUM(r, h, name)                                                                       \
+    if (r < rows)                                                                                  \
+        sum[r][h] = sum_##r##_##h;
+#define FUSE_SUM(r, h, name)                                                                       \
+    if (r < rows) {                                                                                \
+        if (h == 0)                                                                                \
+            __asm__ volatile("vbroadcastss %1, %0" : "=x"(number) : "m"(x[r * LD_X]));             \
+        __asm__ volatile("vfmadd231ps %2, %1, %0"                                                  \
+                         : "+x"(sum_##r##_##h)                                                     \
+                         : "x"(w_##h), "x"(number));                                               \
+    }
+#define WIDEN_FIRST(h)                                                                             \
+    __asm__ volatile("vmovdqa %1, %0\n\tvpslld $16, %0, %0"                                        \
+                     : "=x"(w_##h)                                                                 \
+                     : "m"(*(const __m256i *)(b + h * 2 * HALF)))
+#define WIDEN_SECOND(h)                                                                            \
+    __asm__ volatile("vpand %1, %2, %0"                                                            \
+                     : "=x"(w_##h)                                                                 \
+                     : "m"(*(const __m256i *)(b + h * 2 * HALF)), "x"(upper))
+#define FUSE_PAIR()                                                                                \
+    WIDEN_FIRST(0);                                                                                \
+    WIDEN_FIRST(1);                                                                                \
+    FOR_EACH_SUM(FUSE_SUM)                                                                         \
+    x++;                                                                                           \
+    WIDEN_SECOND(0);                                                                               \
+    WIDEN_SECOND(1);                                                                               \
+    FOR_EACH_SUM(FUSE_SUM)                                                                         \
+    x++;                                                                                           \
+    b += t.pair_stride;
+
+AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows)
+{
+    struct tile t = *tiles;
+    const __m256i upper = _mm256_set1_epi32((int)0xffff0000u);
+    for (int i = 0; i < t.n_tiles; i++, t.acc += TILE_GROUP) {
+        __m256 sum[ROWS_MAX][HALVES_MAX], w_0, w_1, number;
+        const float *x = t.x;
+        const bf16 *b = t.b + (size_t)i * TILE_PAIR;
+        load_sums(sum, &t, rows, 2);
+        FOR_EACH_SUM(BIND_SUM) /* no call may come until they are free again */
+        for (int rounds = t.n_pairs / 2; rounds > 0; rounds--) {
+            _mm_prefetch(t.prefetch, _MM_HINT_T0);
+            t.prefetch += 2 * t.prefetch_step;
+            FUSE_PAIR()
+            FUSE_PAIR()
+        }
+        if (t.n_pairs % 2) {
+            FUSE_PAIR()
+        }
+        FOR_EACH_SUM(FREE_SUM)
+        store_sums(sum, &t, rows, 2);
     }
 }
 
@@ -142,6 +223,15 @@ KERNEL(4, 1)
 KERNEL(5, 1)
 KERNEL(6, 1)
 
+#define BOUND_KERNEL(rows)                                                                         \
+    AVX2 static void bound_##rows(const struct tile *t)                                            \
+    {                                                                                              \
+        multiply_bound(t, rows);                                                                   \
+    }
+BOUND_KERNEL(4)
+BOUND_KERNEL(5)
+BOUND_KERNEL(6)
+
 typedef void (*kernel)(const struct tile *t);
 
 /* For each number of rows: kernels of 1, 2 and 4 groups, as far as their sums fit. */
@@ -155,6 +245,8 @@ enum { WIDTHS = 3 };
         }                                                                                          \
     }
 static const kernel kernels[2][ROWS_MAX][WIDTHS] = {TABLE(apart), TABLE(panel)};
+static const kernel bound_kernels[ROWS_MAX][WIDTHS] = {
+    [3] = {bound_4}, [4] = {bound_5}, [5] = {bound_6}};
 
 /* Run after run, in each a row after the other. */
 AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
@@ -178,7 +270,9 @@ AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, i
 AVX2_TILE void multiply_rows(const struct tile_product *p, struct tile *t, int first, int rows,
                              int n_row_tiles)
 {
-    const kernel *of_rows = kernels[p->group_stride == TILE_PAIR][rows - 1];
+    const int panel = p->group_stride == TILE_PAIR;
+    const kernel *of_rows =
+        panel && rows > 3 && n_row_tiles > 1 ? bound_kernels[rows - 1] : kernels[panel][rows - 1];
     const bf16 *b = t->b;
     for (int group = 0, width = WIDTHS - 1; group < p->n_groups;) {
         while (!of_rows[width] || group + (1 << width) > p->n_groups)
