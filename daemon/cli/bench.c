@@ -12,7 +12,7 @@
 #include "daemon/cli/commands.h"
 #include "daemon/cli/session.h"
 
-enum { REQUESTS_LEAST = 12, REQUESTS_A_PLACE = 6 };
+enum { PLACES_LEAST = 2 }; /* so that a run with one request open is more than a few pictures */
 
 struct bench {
     struct bench_settings settings;
@@ -114,8 +114,9 @@ static int choose_requests(const struct bench *bench, int level)
 {
     if (bench->settings.n_requests > 0)
         return bench->settings.n_requests;
-    int n = REQUESTS_A_PLACE * bench->concurrency[level];
-    return n > REQUESTS_LEAST ? n : REQUESTS_LEAST;
+    int places =
+        bench->concurrency[level] > PLACES_LEAST ? bench->concurrency[level] : PLACES_LEAST;
+    return bench->settings.turns * places;
 }
 
 static enum status run_level(struct bench *bench, int level, struct error *err)
@@ -201,7 +202,10 @@ static int start(struct bench *bench, int argc, char **argv)
 {
     static const struct option table[] = {
         {"requests", "N", OPTION_INT, BENCH(n_requests), .min = 1, .max = BENCH_REQUESTS_MAX,
-         .help = "of each run [six times the concurrency, 12 at least]", .heading = "Load"},
+         .help = "of each run [the turns of as many places as are open, two at least]",
+         .heading = "Load"},
+        {"turns", "N", OPTION_INT, BENCH(turns), .default_value = "6", .min = 1, .max = 1000,
+         .help = "without --requests: pictures in turn at each place"},
         {"concurrency", "C[,C..]", OPTION_TEXT, BENCH(concurrency),
          .help = "closed loop: so many requests are always open; a run for each number [4]"},
         {"rate", "R", OPTION_FLOAT, BENCH(rate), .min = 0.001, .max = 1e6,

@@ -32,7 +32,7 @@ enum {
 
 struct bench_settings {
     struct settings base; /* first: the rows of settings.h write into it */
-    int n_requests, n_warm;
+    int n_requests, turns, n_warm;
     const char *concurrency, *mix, *chart;
     double rate;       /* requests a minute; 0: closed loop */
     double deadline_s; /* of goodput */

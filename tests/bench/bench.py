@@ -22,11 +22,14 @@ SHAPE = {"hidden": 1024, "inter": 2752, "layers": 16, "heads": 16, "kv_heads": 1
 QUICK = {"hidden": 256, "inter": 640, "layers": 4, "heads": 4, "kv_heads": 4, "vocab": 65536}
 DEMO = {"hidden": 256, "inter": 640, "layers": 6, "heads": 4, "kv_heads": 4}  # deploy/demo-model
 LEVELS = "1,2,4,8,16,24,48"
+TOKENS = 76  # of a picture of 128x128
 TOGETHER = 24  # requests at once, of the comparison with the simulation
 STEP_GOALS = {1: 0.85, 8: 0.80, 32: 0.60}
 LOOK_S = 2  # at what else the machine does
 BUSY_SHARE = 0.05  # more of it spoils the numbers
-COMMAND_LIMIT_S = 240  # of one program; the whole set takes less than eight minutes
+COMMAND_LIMIT_S = 900  # of one program; the whole set takes 6 to 15 minutes
+TURNS, TURNS_LEAST = 6, 3  # pictures at each place; fewer where a table of levels would take longer than
+TABLE_S = 150
 
 
 class Bench:
@@ -39,7 +42,7 @@ class Bench:
         self.torch = options.torch or os.path.join(self.build, "torch-venv/bin/python")
         self.out = options.out
         self.lines, self.failures = [], []
-        self.reports = {}
+        self.reports, self.steps = {}, {}
         self.goals = []
 
     def program(self, *path):
@@ -84,8 +87,16 @@ class Bench:
         shape = ",".join(f"{key}={value}" for key, value in self.shape.items())
         self.run(self.program("bin/mgpt"), "make-checkpoint", "--shape", shape, "--seed", 1, "--out", self.model)
 
+    def turns(self):
+        """By what a step of 32 rows, 16 guided pictures, took."""
+        if self.quick or 32 not in self.steps:
+            return TURNS
+        a_turn_s = sum(map(int, LEVELS.split(","))) / 16 * TOKENS * self.steps[32]["ms"] / 1000
+        return min(TURNS, max(TURNS_LEAST, round(TABLE_S / a_turn_s)))
+
     def bench(self, *more, env=None):
-        out, log = self.run(self.program("bin/mgpt"), "bench", "--local", self.model, "--size", self.size, "--json", *more, env=env)
+        out, log = self.run(self.program("bin/mgpt"), "bench", "--local", self.model, "--size", self.size, "--turns", self.turns(), "--json", *more,
+                            env=env)
         return json.loads(out), log
 
     # ---- kernels ----
@@ -161,7 +172,7 @@ class Bench:
         report, _ = self.bench(*more, *(["--chart", chart] if chart else []))
         self.reports[stages] = report
         limit = report["limits"][-1]
-        self.say(f"`mgpt bench --local bench-model --size {self.size} {' '.join(map(str, more))}`, guided (two rows a picture), pixels "
+        self.say(f"`mgpt bench --local bench-model --size {self.size} --turns {self.turns()} {' '.join(map(str, more))}`, guided (two rows a picture), pixels "
                  f"included. Limits of this run: {limit['read_bytes_s'] / 1e9:.1f} GB/s, {limit['dense_flop_s'] / 1e9:.0f} GFLOP/s. The limit "
                  "in images/min allows one read of the weights a token for all open requests.", "")
         self.runs_table(report)
