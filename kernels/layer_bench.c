@@ -11,8 +11,8 @@
  * machine's may change within seconds; limit = max(bytes read / bandwidth, operations / peak), of
  * each block. All figures are medians over the blocks, of the medians of their steps; "best" of
  * their fastest steps, for machines with other work. --parts prints the fastest call of each
- * operation; on a device each is then waited for, while steps without it are queued whole and, but
- * for MGPT_CUDA_GRAPHS=off, replayed.
+ * operation with what it read, wrote and computed a second; on a device each is then waited for,
+ * while steps without it are queued whole and, but for MGPT_CUDA_GRAPHS=off, replayed.
  */
 #include <math.h>
 #include <stdio.h>
@@ -246,11 +246,33 @@ static struct machine_limits measure_limits(struct bench *b)
     return limits;
 }
 
-/* What a step reads and computes. */
 struct work {
     double bytes, operations;
 };
 
+/* Of one operation of one layer: weights, keys and values, and activations in and out; products
+ * and sums. */
+static struct work part_work(const struct bench *b, int part, int n_rows)
+{
+    const struct options *o = &b->o;
+    const double n = n_rows, hidden = o->hidden, inter = o->inter, d = b->shape.head_dim;
+    const double heads = o->heads * d, kv = o->kv_heads * d, qkv = heads + 2 * kv;
+    const double keys = 2 * kv * o->context * n;
+    const struct {
+        double numbers, operations;
+    } parts[N_PARTS] = {{4 * n * hidden, 6 * n * hidden}, /* x and delta in, x and y out */
+                        {hidden * qkv + n * (hidden + qkv), 2 * n * hidden * qkv},
+                        {2 * n * qkv, 12 * n * (heads + kv)},
+                        {keys + 2 * n * heads, 4 * n * heads * o->context},
+                        {hidden * heads + n * (hidden + heads), 2 * n * hidden * heads},
+                        {4 * n * hidden, 6 * n * hidden},
+                        {2 * hidden * inter + n * (hidden + 2 * inter), 4 * n * hidden * inter},
+                        {3 * n * inter, 25 * n * inter}, /* the exponential is about 20 */
+                        {hidden * inter + n * (hidden + inter), 2 * n * hidden * inter}};
+    return (struct work){2 * parts[part].numbers, parts[part].operations};
+}
+
+/* What no step can do without: weights, keys and values, and the products. */
 static struct work work_of(const struct bench *b, int n)
 {
     const struct options *o = &b->o;
@@ -288,10 +310,14 @@ static struct block run_block(struct bench *b, int n, int n_steps, struct machin
     return block;
 }
 
-static void print_parts(const struct bench *b)
+static void print_parts(const struct bench *b, int n)
 {
-    for (int i = 0; i < N_PARTS; i++)
-        printf("    %-9s %8.1f us\n", part_names[i], (double)b->part_ns[i] * 1e-3);
+    for (int i = 0; i < N_PARTS; i++) {
+        struct work work = part_work(b, i, n);
+        double ns = (double)b->part_ns[i];
+        printf("    %-9s %8.1f us %7.1f GB/s %8.1f GFLOP/s\n", part_names[i], ns * 1e-3,
+               work.bytes / ns, work.operations / ns);
+    }
 }
 
 static void bench_rows(struct bench *b, int n)
@@ -326,7 +352,7 @@ static void bench_rows(struct bench *b, int n)
            work.bytes / f[MS] * 1e-6, f[BANDWIDTH] * 1e-9, work.operations / f[MS] * 1e-6,
            f[PEAK] * 1e-9);
     if (b->o.parts)
-        print_parts(b);
+        print_parts(b, n);
 }
 
 static int read_option(struct options *o, const char *name, const char *value)

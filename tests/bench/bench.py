@@ -101,16 +101,17 @@ class Bench:
 
     # ---- kernels ----
 
-    def layer_bench(self, rows, threads, layers, steps=30, cpus=None, shape=None):
-        """Steps by number of rows: {rows: {ms, best_ms, limit_ms, share, best_share}}."""
+    def layer_bench(self, rows, threads, layers, *more, steps=30, cpus=None, shape=None):
+        """Steps by number of rows: {rows: {ms, best_ms, limit_ms, share, best_share}}, and what else was said."""
         shape = shape or self.shape
         out, _ = self.run(self.program("benches/layer_bench"), "--rows", rows, "--threads", threads, "--layers", layers, "--steps", steps,
                           "--hidden", shape["hidden"], "--inter", shape["inter"], "--heads", shape["heads"], "--kv-heads", shape["kv_heads"],
-                          cpus=cpus)
-        return parse_layer_bench(out), re.search(r"path (\w+)", out).group(1)
+                          *more, cpus=cpus)
+        return parse_layer_bench(out), out
 
     def decode_steps(self):
-        steps, path = self.layer_bench("1,8,32", 2, self.shape["layers"])
+        steps, out = self.layer_bench("1,8,32", 2, self.shape["layers"])
+        path = re.search(r"path (\w+)", out).group(1)
         self.steps = steps
         for n, step in steps.items():
             self.goal(f"decode step of {n} rows: limit / time", step["share"], STEP_GOALS[n])
@@ -119,6 +120,17 @@ class Bench:
         self.table(["rows", "ms a step", "limit ms", "share", "goal", "GB/s of", "GFLOP/s of"],
                    [[n, f"{s['ms']:.2f} ({s['best_ms']:.2f})", f"{s['limit_ms']:.2f}", f"{s['share']:.2f} ({s['best_share']:.2f})",
                      STEP_GOALS[n], s["bandwidth"], s["products"]] for n, s in steps.items()])
+        self.operations()
+
+    def operations(self):
+        _, out = self.layer_bench("1,8,32", 2, 4, "--parts")
+        parts = {}
+        for text in re.split(r"^rows +", out, flags=re.MULTILINE)[1:]:
+            for name, *numbers in re.findall(r"^    (\S.*?) +([0-9.]+) us +([0-9.]+) GB/s +([0-9.]+) GFLOP/s$", text, re.MULTILINE):
+                parts.setdefault(name, []).append(" / ".join(numbers))
+        self.say("", "Each operation of a layer by itself (`layer_bench --parts`), its fastest call: us / GB/s read and written / GFLOP/s. Keys, values "
+                 "and weights come from memory, activations from the caches.", "")
+        self.table(["operation", "1 row", "8 rows", "32 rows"], [[name] + cells for name, cells in parts.items()])
 
     def two_stages(self):
         """Two processes of one thread and half the layers each, at the same time on a CPU each, against one of two threads."""

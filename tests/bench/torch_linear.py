@@ -50,7 +50,7 @@ def time_ours(options, rows):
     done = subprocess.run([options.layer_bench, "--parts", "--threads", str(options.threads), "--layers", str(options.layers),
                            "--hidden", str(options.hidden), "--inter", str(options.inter), "--rows", str(rows), "--steps", str(STEPS)],
                           check=True, capture_output=True, text=True).stdout
-    parts = {name: float(us) for name, us in re.findall(r"^    (\S[^0-9]*?)\s+([0-9.]+) us$", done, re.MULTILINE)}
+    parts = {name: float(us) for name, us in re.findall(r"^    (\S.*?) +([0-9.]+) us ", done, re.MULTILINE)}
     return {part: parts[part] for part in PARTS}, re.search(r"path (\w+)", done).group(1)
 
 
