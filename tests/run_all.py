@@ -5,21 +5,34 @@ usage: run_all.py BUILD [WORD ...]       with words, only tests whose names cont
        run_all.py BUILD --phases [BUILD=WORD,WORD ...]   all of BUILD, then of further builds the named ones ("unit": the unit test
                                                           programs), then each fuzz target for some seconds where BUILD/fuzz has them
 The last line is 'N passed, N failed' (', N skipped' may follow). Exit 0 when nothing failed and something ran.
-Each file of process tests runs in a process of its own (--file NAME), so that whatever ends one is told by another.
+Each file of process tests runs in a process of its own (--file NAME), so that whatever ends one is told by another. Two programs or files
+run side by side, but for those that compare times.
 """
+import concurrent.futures
+import functools
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 # The order of the process tests: those that end first come first; files not named here come last.
 ORDER = ["test_tree", "test_includes", "test_goldens", "test_command_line", "test_memory", "test_invariance"]
+ALONE = ["test_pipelining"]  # times of two runs are compared
+SIDE_BY_SIDE = 2
 FUZZ_SECONDS = 4  # for each target
+saying = threading.Lock()
+
+
+def say(text):
+    """Whole lines, whoever else speaks."""
+    with saying:
+        print(text, flush=True)
 
 
 def unit_programs(build):
@@ -33,7 +46,7 @@ def unit_programs(build):
 def run_program(name, command, limit_s):
     """Runs one test program; returns (passed, failed, skipped) counted by cmocka's own lines where it prints them."""
     if not command:
-        print(f"FAILED {name}: not built", flush=True)
+        say(f"FAILED {name}: not built")
         return [0, 1, 0]
     started = time.monotonic()
     try:
@@ -48,9 +61,8 @@ def run_program(name, command, limit_s):
     if code != 0 and not counts[1]:
         counts[1] = 1
     word = "ok    " if code == 0 else "FAILED"
-    print(f"{word} {name}: {counts[0]} passed, {counts[1]} failed ({time.monotonic() - started:.1f} s)", flush=True)
-    if code != 0:
-        print(output[-6000:] + f"\n{name}: {how_it_ended(code)}", flush=True)
+    more = f"\n{output[-6000:]}\n{name}: {how_it_ended(code)}" if code != 0 else ""
+    say(f"{word} {name}: {counts[0]} passed, {counts[1]} failed ({time.monotonic() - started:.1f} s){more}")
     return counts
 
 
@@ -95,29 +107,33 @@ def how_it_ended(code):
 
 
 def run_told(what, words, codes, **environment):
-    """Runs this program with other words and shows what it says; its counts, or a failure in words when it ended without."""
+    """Runs this program with other words and shows what it says, a line for each test at once, the rest at its end; its counts, or a failure
+    in words when it ended without."""
     child = subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, errors="replace",
                              env=dict(os.environ, **environment))
-    counts = None
+    rest, last = [], ""
     for line in child.stdout:
-        if counts:
-            print(counts_line(counts), flush=True)
-        counts = re.fullmatch(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?\n", line)
-        counts = [int(n or 0) for n in counts.groups()] if counts else None
-        if not counts:
-            print(line, end="", flush=True)
+        line = line.rstrip("\n")
+        if re.match(r"ok |FAILED |== ", line):
+            say(line)
+        else:
+            rest.append(line)
+        last = line
     code = child.wait()
+    counts = re.fullmatch(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?", last)
+    if counts:
+        rest.pop()
+    if rest:
+        say("\n".join(rest))
+    counts = [int(n or 0) for n in counts.groups()] if counts else None
     if counts and code in codes:
         return counts
-    print(f"FAILED {what} ended before its tests did: {how_it_ended(code)}", flush=True)
+    say(f"FAILED {what} ended before its tests did: {how_it_ended(code)}")
     return add(counts or [0, 0, 0], [0, 1, 0])
 
 
-def run_python(names):
-    totals = [0, 0, 0]
-    for name in names:
-        totals = add(totals, run_told(name, ["--file", name], (0,)))
-    return totals
+def run_file_told(name):
+    return run_told(name, ["--file", name], (0,))
 
 
 def add(a, b):
@@ -127,13 +143,14 @@ def add(a, b):
 def run_build(build, words):
     os.environ["MGPT_BUILD"] = build  # read by harness.py
     wanted = lambda name: not words or any(word in name for word in words)
-    totals = [0, 0, 0]
-    for name, command, limit_s in unit_programs(build):
-        if wanted(name) or "unit" in words:
-            totals = add(totals, run_program(name, command, limit_s))
+    programs = [p for p in unit_programs(build) if wanted(p[0]) or "unit" in words]
     files = sorted(f[:-3] for f in os.listdir(HERE) if f.startswith("test_") and f.endswith(".py"))
-    files.sort(key=lambda f: ORDER.index(f) if f in ORDER else len(ORDER))
-    return add(totals, run_python([f for f in files if wanted(f)]))
+    files = sorted(filter(wanted, files), key=lambda f: ORDER.index(f) if f in ORDER else len(ORDER))
+    with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
+        counts = list(pool.map(lambda program: run_program(*program), programs))
+        counts += pool.map(run_file_told, [f for f in files if f not in ALONE])
+    counts += map(run_file_told, [f for f in files if f in ALONE])
+    return functools.reduce(add, counts, [0, 0, 0])
 
 
 def run_phase(build, words):

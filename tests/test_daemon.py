@@ -13,11 +13,13 @@ import socket
 import tempfile
 import time
 import unittest
+from unittest import mock
 
 from daemon_process import Daemon, in_parallel
-from harness import GOLDENS, mgpt
+from harness import GOLDENS, mgpt, mgpt_json
 
 MODEL = GOLDENS[0].model
+CODE_PATHS = ["portable", "avx2", "avx512bf16", "amx"]
 SEED = 11  # of the mix of requests
 WAIT_LIMIT_S = 60  # for a state that must come; only a failure meets it
 
@@ -48,19 +50,26 @@ def alone(request):
             return file.read()
 
 
+def all_alone(requests):
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        return list(pool.map(alone, requests))
+
+
 class ManyRequestsTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
         cls.requests = mixed_requests(40)
-        with concurrent.futures.ThreadPoolExecutor(2) as pool:
-            cls.expected = list(pool.map(alone, cls.requests))
+        cls.expected = all_alone(cls.requests)
+
+    def check_equal(self, requests, all_expected, *options):
+        with Daemon(MODEL, *options) as daemon:
+            got = in_parallel([lambda r=r: daemon.picture(**r) for r in requests])
+            for index, (mine, expected) in enumerate(zip(got, all_expected)):
+                self.assertEqual(mine, expected, f"request {index} of seed {SEED}: {requests[index]}")
+            self.assertEqual(daemon.gauge("mgpt:kv_cache_usage_perc"), 0)
 
     def check(self, *options):
-        with Daemon(MODEL, *options) as daemon:
-            got = in_parallel([lambda r=r: daemon.picture(**r) for r in self.requests])
-            for index, (mine, expected) in enumerate(zip(got, self.expected)):
-                self.assertEqual(mine, expected, f"request {index} of seed {SEED}: {self.requests[index]}")
-            self.assertEqual(daemon.gauge("mgpt:kv_cache_usage_perc"), 0)
+        self.check_equal(self.requests, self.expected, *options)
 
     def test_one_stage(self):
         self.check("--stages", 1)
@@ -73,6 +82,15 @@ class ManyRequestsTest(unittest.TestCase):
 
     def test_two_pipelines(self):
         self.check("--stages", 2, "--pipelines", 2)
+
+    def test_lower_instruction_sets_each_by_itself(self):
+        best = mgpt_json("inspect", "device")["cpu"]["path"]
+        requests = self.requests[:32]
+        for path in CODE_PATHS[:CODE_PATHS.index(best)]:
+            with self.subTest(path=path), mock.patch.dict(os.environ, MGPT_CPU_PATH=path):
+                expected = all_alone(requests)
+                self.check_equal(requests, expected, "--stages", 1)
+                self.check_equal(requests, expected, "--stages", 2)
 
 
 class ServiceTest(unittest.TestCase):
