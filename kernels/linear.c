@@ -2,9 +2,9 @@
  * linear.c - the packed matrix and the choice of the version.
  *
  * f32: groups of 16 outputs, [n_out / 16][n_in][16], the last group padded with zeros.
- * bf16: panels of 64 outputs, each [n_in / 2 pairs][groups][16][2] (tile.h), so that a thread reads
- * its share of the matrix as one stream; the last panel has only the groups it needs, and n_in is
- * padded with zeros to 32.
+ * bf16: panels of 64 outputs, each [n_in / 2 pairs][groups][16][2] (tile.h; within a group and pair
+ * as the code path likes it), so that a thread reads its share of the matrix as one stream; the
+ * last panel has only the groups it needs, and n_in is padded with zeros to 32.
  */
 #include "kernels/linear.h"
 
@@ -12,6 +12,7 @@
 #include <string.h>
 
 #include "base/check.h"
+#include "kernels/cpu/tile.h"
 #include "kernels/device.h"
 #include "kernels/linear_weight.h"
 
@@ -116,10 +117,11 @@ static void pack_row_run(struct linear_weight *w, int out, int first_in, int n, 
     size_t pair_stride =
         (size_t)linear_weight_panel_groups(w, out / LINEAR_GROUP / LINEAR_PANEL_GROUPS) * 2 *
         LINEAR_GROUP;
-    bf16 *matrix = (bf16 *)w->matrix + base + 2 * lane;
-    for (int i = 0; i < n; i++)
-        matrix[(size_t)((first_in + i) / 2) * pair_stride + (size_t)((first_in + i) % 2)] =
-            values[i];
+    const enum code_path path = stream_code_path(w->stream);
+    const int places[] = {tile_weight_place(path, lane, 0), tile_weight_place(path, lane, 1)};
+    bf16 *matrix = (bf16 *)w->matrix + base;
+    for (int in = first_in; in < first_in + n; in++)
+        matrix[(size_t)(in / 2) * pair_stride + (size_t)places[in % 2]] = values[in - first_in];
 }
 
 static void pack_task(void *context, int thread_index, int n_threads)

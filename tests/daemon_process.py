@@ -7,12 +7,14 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 
 from harness import BIN
 
 START_LIMIT_S = 120
 STOP_LIMIT_S = 60
 REPLY_LIMIT_S = 240
+WAIT_LIMIT_S = 60  # for a state that must come; only a failure meets it
 
 
 class Reply:
@@ -123,6 +125,14 @@ def children_of(parent):
         except FileNotFoundError:
             pass  # the thread of a connection that ended meanwhile
     return direct
+
+
+def wait_for(test, what, condition):
+    """Polls until condition() holds: for states that can only be asked for, never told."""
+    end = time.monotonic() + WAIT_LIMIT_S
+    while not condition():
+        test.assertLess(time.monotonic(), end, f"waited in vain for {what}")
+        time.sleep(0.02)
 
 
 def in_parallel(calls):

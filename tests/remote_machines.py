@@ -8,9 +8,8 @@ import signal
 import subprocess
 import tempfile
 
-from daemon_process import Daemon, written
+from daemon_process import Daemon, wait_for, written
 from harness import BIN, mgpt
-from test_faults import wait_for
 
 NAME = f"mgpt{os.getpid() % 100000}"  # of the namespace, and with a letter behind it of each end of the pair
 # A /29 of the addresses for tests of networks: the daemon's machine, and two of the workers', which share the namespace.

@@ -7,52 +7,14 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import signal
 import socket
 import tempfile
 import time
 import unittest
-from unittest import mock
 
-from daemon_process import Daemon, in_parallel
-from harness import GOLDENS, mgpt, mgpt_json
-
-MODEL = GOLDENS[0].model
-CODE_PATHS = ["portable", "avx2", "avx512bf16", "amx"]
-SEED = 11  # of the mix of requests
-WAIT_LIMIT_S = 60  # for a state that must come; only a failure meets it
-
-
-def wait_for(test, what, condition):
-    """Polls until condition() holds: for states that can only be asked for, never told."""
-    end = time.monotonic() + WAIT_LIMIT_S
-    while not condition():
-        test.assertLess(time.monotonic(), end, f"waited in vain for {what}")
-        time.sleep(0.02)
-
-
-def mixed_requests(n):
-    """n requests of mixed sizes, guidance, top-k and seeds; the same for the same n."""
-    draw = random.Random(SEED)
-    return [{"prompt": draw.choice(["a red fox", "two cats", "naïve café", "snow"]) + f" {i}",
-             "size": draw.choice(["64x64", "96x64", "32x128", "128x128"]), "seed": draw.randrange(2 ** 32),
-             "guidance_scale": draw.choice([1.0, 3.0, 4.0]), "image_top_k": draw.choice([50, 2000])} for i in range(n)]
-
-
-def alone(request):
-    """The picture that inspect generate makes of a request in processes of its own."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = os.path.join(folder, "alone.png")
-        mgpt("inspect", "generate", "--model", MODEL, "--prompt", request["prompt"], "--size", request["size"], "--seed", request["seed"],
-             "--guidance", request["guidance_scale"], "--image-top-k", request["image_top_k"], "-o", out)
-        with open(out, "rb") as file:
-            return file.read()
-
-
-def all_alone(requests):
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        return list(pool.map(alone, requests))
+from daemon_process import WAIT_LIMIT_S, Daemon, in_parallel, wait_for
+from many_requests import MODEL, all_alone, alone, check_equal, mixed_requests
 
 
 class ManyRequestsTest(unittest.TestCase):
@@ -61,15 +23,8 @@ class ManyRequestsTest(unittest.TestCase):
         cls.requests = mixed_requests(40)
         cls.expected = all_alone(cls.requests)
 
-    def check_equal(self, requests, all_expected, *options):
-        with Daemon(MODEL, *options) as daemon:
-            got = in_parallel([lambda r=r: daemon.picture(**r) for r in requests])
-            for index, (mine, expected) in enumerate(zip(got, all_expected)):
-                self.assertEqual(mine, expected, f"request {index} of seed {SEED}: {requests[index]}")
-            self.assertEqual(daemon.gauge("mgpt:kv_cache_usage_perc"), 0)
-
     def check(self, *options):
-        self.check_equal(self.requests, self.expected, *options)
+        check_equal(self, self.requests, self.expected, *options)
 
     def test_one_stage(self):
         self.check("--stages", 1)
@@ -82,15 +37,6 @@ class ManyRequestsTest(unittest.TestCase):
 
     def test_two_pipelines(self):
         self.check("--stages", 2, "--pipelines", 2)
-
-    def test_lower_instruction_sets_each_by_itself(self):
-        best = mgpt_json("inspect", "device")["cpu"]["path"]
-        requests = self.requests[:32]
-        for path in CODE_PATHS[:CODE_PATHS.index(best)]:
-            with self.subTest(path=path), mock.patch.dict(os.environ, MGPT_CPU_PATH=path):
-                expected = all_alone(requests)
-                self.check_equal(requests, expected, "--stages", 1)
-                self.check_equal(requests, expected, "--stages", 2)
 
 
 class ServiceTest(unittest.TestCase):

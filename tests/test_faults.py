@@ -11,19 +11,11 @@ import threading
 import time
 import unittest
 
-from daemon_process import Daemon
+from daemon_process import WAIT_LIMIT_S, Daemon, wait_for
 from harness import BIN, GOLDENS
 
 MODEL = GOLDENS[0].model
-WAIT_LIMIT_S = 60  # for a state that must come; only a failure meets it
-SIZE = "512x512"   # long enough to be hit in the middle
-
-
-def wait_for(test, what, condition):
-    end = time.monotonic() + WAIT_LIMIT_S
-    while not condition():
-        test.assertLess(time.monotonic(), end, f"waited in vain for {what}")
-        time.sleep(0.02)
+SIZE = "512x512"  # long enough to be hit in the middle
 
 
 def is_codec(pid):

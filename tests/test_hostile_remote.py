@@ -9,9 +9,10 @@ import struct
 import tempfile
 import unittest
 
+from daemon_process import wait_for
 from hostile import LIMIT_S, MODEL
 from remote_machines import Network, RemoteDaemon, Worker, make_keys
-from test_faults import Running, wait_for
+from test_faults import Running
 from test_hostile_http import DAEMON_BYTES_MAX, peak_bytes
 
 CONNECTIONS_MAX = 1 + 64  # one for each place and the spare ones, as in daemon/remote.h

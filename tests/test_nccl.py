@@ -9,9 +9,9 @@ import tempfile
 import unittest
 from unittest import mock
 
-from daemon_process import Daemon
+from daemon_process import Daemon, wait_for
 from harness import BUILD, GOLDENS, mgpt, mgpt_json, refused, write_json
-from test_faults import Running, is_codec, wait_for
+from test_faults import Running, is_codec
 
 IS_SIMULATED = os.path.exists(os.path.join(BUILD, "tests", "broken_kernels"))
 MODEL = GOLDENS[0].model

@@ -10,10 +10,10 @@ import tempfile
 import unittest
 from unittest import mock
 
-from daemon_process import Daemon
+from daemon_process import Daemon, wait_for
 from harness import GOLDENS, ROOT, mgpt, run
 from remote_machines import Network, RemoteDaemon, Worker, make_keys
-from test_faults import Running, is_codec, wait_for
+from test_faults import Running, is_codec
 
 MODEL = GOLDENS[0].model
 SMALL = {"prompt": "a fox", "size": "64x64", "seed": 5}

@@ -8,9 +8,9 @@ import tempfile
 import unittest
 from unittest import mock
 
-from daemon_process import Daemon
+from daemon_process import Daemon, wait_for
 from remote_machines import Network, RemoteDaemon, Worker, make_keys
-from test_faults import Running, wait_for
+from test_faults import Running
 from test_nccl import IS_SIMULATED, MODEL, ON_DEVICE, SIZE
 
 

@@ -69,7 +69,8 @@ class RunnerTest(unittest.TestCase):
     def test_a_run_that_is_asked_to_end(self):
         self.write("print('begun', flush=True); time.sleep(60)")
         run = subprocess.Popen([sys.executable, run_all.__file__, "--file", "victim"], stdout=subprocess.PIPE, text=True,
-                               env=dict(os.environ, PYTHONPATH=self.folder))
+                               env=dict(os.environ, PYTHONPATH=self.folder),
+                               preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # nohup passes on that it is ignored
         end = time.monotonic() + 60
         while "begun" not in run.stdout.readline() and time.monotonic() < end:
             pass

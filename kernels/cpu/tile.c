@@ -62,6 +62,13 @@ tile_widen tile_widen_of(enum code_path path)
     return NULL;
 }
 
+int tile_weight_place(enum code_path path, int column, int input)
+{
+    if (path == CODE_PATH_AVX2)
+        return column / 4 * 8 + input * 4 + column % 4;
+    return 2 * column + input;
+}
+
 tile_multiply tile_multiply_any_of(enum code_path path)
 {
 #if defined(__x86_64__)
@@ -79,6 +86,8 @@ tile_multiply tile_multiply_of(enum code_path path)
 #if defined(__x86_64__)
     if (path == CODE_PATH_AMX)
         return tile_multiply_amx;
+    if (path == CODE_PATH_AVX2)
+        return tile_multiply_weights_avx2;
 #endif
     return tile_multiply_any_of(path);
 }

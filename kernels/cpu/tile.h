@@ -9,8 +9,8 @@
  * multiples of 16 pairs.)
  *
  * b lies in groups of 16 columns: a group and pair is 64 bytes, columns side by side, each with its
- * two inputs: the layout that vdpbf16ps and the tiles of AMX read as it is. Columns past the last
- * are zero.
+ * two inputs: the layout that vdpbf16ps and the tiles of AMX read as it is; weights may lie
+ * otherwise within the 64 bytes (tile_weight_place()). Columns past the last are zero.
  */
 #ifndef MGPT_KERNELS_CPU_TILE_H
 #define MGPT_KERNELS_CPU_TILE_H
@@ -70,6 +70,7 @@ typedef void (*tile_multiply)(const struct tile_product *product);
 void tile_multiply_portable(const struct tile_product *product);
 #if defined(__x86_64__)
 void tile_multiply_avx2(const struct tile_product *product);
+void tile_multiply_weights_avx2(const struct tile_product *product); /* group_stride TILE_PAIR */
 void tile_multiply_avx512bf16(const struct tile_product *product);
 void tile_multiply_amx(const struct tile_product *product);
 #endif
@@ -93,7 +94,12 @@ void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_
 /* NULL: the path's product reads bf16 alone. */
 tile_widen tile_widen_of(enum code_path path);
 
-/* For products with weights: n_pairs must be a multiple of 16. */
+/* Where the first (0) or second (1) input of a column of a group lies among the 32 numbers of a
+ * pair of a weight: for AVX2 first inputs of four columns, then their second ones, since there one
+ * instruction widens the lower or upper half of 128 bits. */
+int tile_weight_place(enum code_path path, int column, int input);
+
+/* For products with weights: n_pairs must be a multiple of 16, and b as tile_weight_place(). */
 tile_multiply tile_multiply_of(enum code_path path);
 
 /* For any number of pairs: the same, but for AMX, which takes avx512bf16 here. */

@@ -1,6 +1,8 @@
 /*
- * tile_avx2.c - the tile product with AVX2 and FMA: bf16 is widened to f32 by shifts or a mask,
- * then fused.
+ * tile_avx2.c - the tile product with AVX2 and FMA: bf16 is widened to f32, then fused.
+ *
+ * Weights lie so that one instruction widens eight columns while it loads them
+ * (tile_weight_place()); b of other products takes shifts or a mask besides.
  *
  * Pairs go in runs whose b fits into half of the first-level cache beside what is fetched for the
  * next. Rows of a are widened before, by the caller or once a run for all columns; the inner loop
@@ -25,6 +27,9 @@ enum {
     LD_X = TILE_WIDE_ROW           /* numbers from a widened row to the next */
 };
 
+/* How the columns of a group and pair lie: side by side, or as weights. */
+enum order { ORDER_PLAIN, ORDER_WEIGHTS };
+
 /* Rows and groups of a product that fit into registers, over the pairs of a run; n_tiles of them
  * side by side. */
 struct tile {
@@ -48,10 +53,13 @@ AVX2_TILE void fuse(__m256 *sum, __m256 w, __m256 number)
 /* The first (0) or second (1) input of a pair for the columns of half h. masked: with a constant
  * that takes a register, instead of a second shift. */
 AVX2_TILE __m256 widen(const struct tile *t, const bf16 *b, int h, const int second,
-                       const int masked)
+                       const int masked, const enum order order)
 {
     const bf16 *words = b + (size_t)(h / 2) * t->group_stride + h % 2 * 2 * HALF;
-    __m256i both = _mm256_load_si256((const __m256i *)words);
+    __m256i both = _mm256_load_si256((const __m256i *)words), zero = _mm256_setzero_si256();
+    if (order == ORDER_WEIGHTS)
+        return _mm256_castsi256_ps(second ? _mm256_unpackhi_epi16(zero, both)
+                                          : _mm256_unpacklo_epi16(zero, both));
     if (second && masked)
         return _mm256_castsi256_ps(_mm256_and_si256(both, _mm256_set1_epi32((int)0xffff0000u)));
     if (second)
@@ -61,7 +69,8 @@ AVX2_TILE __m256 widen(const struct tile *t, const bf16 *b, int h, const int sec
 
 /* One input of a pair. The shorter side's operands are held, the other's pass by. */
 AVX2_TILE void accumulate(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t, const float *x,
-                          const bf16 *b, const int second, const int rows, const int halves)
+                          const bf16 *b, const int second, const int rows, const int halves,
+                          const enum order order)
 {
     __m256 held[HELD_MAX];
     if (rows < halves) {
@@ -71,7 +80,7 @@ AVX2_TILE void accumulate(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t
             held[r] = _mm256_broadcast_ss(x + r * LD_X + second);
 #pragma GCC unroll 8
         for (int h = 0; h < halves; h++) {
-            __m256 w = widen(t, b, h, second, masked);
+            __m256 w = widen(t, b, h, second, masked, order);
 #pragma GCC unroll 4
             for (int r = 0; r < rows; r++)
                 fuse(&sum[r][h], w, held[r]);
@@ -80,7 +89,7 @@ AVX2_TILE void accumulate(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t
     }
 #pragma GCC unroll 4
     for (int h = 0; h < halves; h++)
-        held[h] = widen(t, b, h, second, 1);
+        held[h] = widen(t, b, h, second, 1, order);
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
         __m256 number = _mm256_broadcast_ss(x + r * LD_X + second);
@@ -111,12 +120,13 @@ AVX2_TILE void store_sums(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t
             _mm256_storeu_ps(t->acc + (size_t)r * t->ld_acc + h * HALF, sum[r][h]);
 }
 
-/* rows, groups and panel are constants at every call: each call is a kernel of its own. */
-AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int groups, const int panel)
+/* rows, groups and order are constants at every call: each call is a kernel of its own. */
+AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int groups,
+                        const enum order order)
 {
     struct tile t = *tiles;
     const int halves = 2 * groups;
-    t.group_stride = panel ? TILE_PAIR : t.group_stride;
+    t.group_stride = order == ORDER_WEIGHTS ? TILE_PAIR : t.group_stride;
     for (int i = 0; i < t.n_tiles; i++, t.acc += groups * TILE_GROUP) {
         __m256 sum[ROWS_MAX][HALVES_MAX];
         const bf16 *b = t.b + (size_t)(i * groups) * t.group_stride;
@@ -125,8 +135,8 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
 #pragma GCC unroll 4
             for (int line = 0; line < groups; line++)
                 _mm_prefetch(t.prefetch + 64 * line, _MM_HINT_T0);
-            accumulate(sum, &t, x, b, 0, rows, halves);
-            accumulate(sum, &t, x, b, 1, rows, halves);
+            accumulate(sum, &t, x, b, 0, rows, halves, order);
+            accumulate(sum, &t, x, b, 1, rows, halves, order);
             b += t.pair_stride;
             t.prefetch += t.prefetch_step;
         }
@@ -135,82 +145,84 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
 }
 
 /*
- * The same for 4 to 6 rows by 1 group of a panel, of several tiles of rows. The sums are bound to
- * registers: with 12 of them, a mask and three operands the compiler finds no place for one, and a
+ * The same for 4 to 6 rows by 1 group, of several tiles of rows. The sums are bound to registers:
+ * with 12 of them, a constant and three operands the compiler finds no place for one, and a
  * processor whose other hyperthread works feels every instruction. Two pairs go in a round, which
  * fetches one line.
  */
 /* clang-format off */
-#define ROW_SUMS(what, r, low, high) what(r, 0, low) what(r, 1, high)
-#define FOR_EACH_SUM(what)                                                                         \
-    ROW_SUMS(what, 0, "ymm0", "ymm1") ROW_SUMS(what, 1, "ymm2", "ymm3")                            \
-    ROW_SUMS(what, 2, "ymm4", "ymm5") ROW_SUMS(what, 3, "ymm6", "ymm7")                            \
-    ROW_SUMS(what, 4, "ymm8", "ymm9") ROW_SUMS(what, 5, "ymm10", "ymm11")
+#define ROW_SUMS(what, input, r, low, high) what(input, r, 0, low) what(input, r, 1, high)
+#define FOR_EACH_SUM(what, input)                                                                  \
+    ROW_SUMS(what, input, 0, "ymm0", "ymm1") ROW_SUMS(what, input, 1, "ymm2", "ymm3")              \
+    ROW_SUMS(what, input, 2, "ymm4", "ymm5") ROW_SUMS(what, input, 3, "ymm6", "ymm7")              \
+    ROW_SUMS(what, input, 4, "ymm8", "ymm9") ROW_SUMS(what, input, 5, "ymm10", "ymm11")
 /* clang-format on */
-#define BIND_SUM(r, h, name)                                                                       \
+#define BIND_SUM(input, r, h, name)                                                                \
     register __m256 sum_##r##_##h __asm__(name) = r < rows ? sum[r][h] : _mm256_setzero_ps();
-#define FREE_SUM(r, h, name)                                                                       \
+#define FREE_SUM(input, r, h, name)                                                                \
     if (r < rows)                                                                                  \
         sum[r][h] = sum_##r##_##h;
-#define FUSE_SUM(r, h, name)                                                                       \
+#define FUSE_SUM(input, r, h, name)                                                                \
     if (r < rows) {                                                                                \
         if (h == 0)                                                                                \
-            __asm__ volatile("vbroadcastss %1, %0" : "=x"(number) : "m"(x[r * LD_X]));             \
+            __asm__ volatile("vbroadcastss %1, %0" : "=x"(number) : "m"(x[r * LD_X + (input)]));   \
         __asm__ volatile("vfmadd231ps %2, %1, %0"                                                  \
                          : "+x"(sum_##r##_##h)                                                     \
                          : "x"(w_##h), "x"(number));                                               \
     }
-#define WIDEN_FIRST(h)                                                                             \
-    __asm__ volatile("vmovdqa %1, %0\n\tvpslld $16, %0, %0"                                        \
+#define WIDEN(instructions, h, pair)                                                               \
+    __asm__ volatile(instructions                                                                  \
                      : "=x"(w_##h)                                                                 \
-                     : "m"(*(const __m256i *)(b + h * 2 * HALF)))
-#define WIDEN_SECOND(h)                                                                            \
-    __asm__ volatile("vpand %1, %2, %0"                                                            \
-                     : "=x"(w_##h)                                                                 \
-                     : "m"(*(const __m256i *)(b + h * 2 * HALF)), "x"(upper))
-#define FUSE_PAIR()                                                                                \
-    WIDEN_FIRST(0);                                                                                \
-    WIDEN_FIRST(1);                                                                                \
-    FOR_EACH_SUM(FUSE_SUM)                                                                         \
-    x++;                                                                                           \
-    WIDEN_SECOND(0);                                                                               \
-    WIDEN_SECOND(1);                                                                               \
-    FOR_EACH_SUM(FUSE_SUM)                                                                         \
-    x++;                                                                                           \
-    b += t.pair_stride;
+                     : "m"(*(const __m256i *)(b + (pair)*t.pair_stride + h * 2 * HALF)),           \
+                       "x"(constant))
+#define WIDEN_BOTH(weights, plain, pair)                                                           \
+    if (order == ORDER_WEIGHTS) {                                                                  \
+        WIDEN(weights " %1, %2, %0", 0, pair);                                                     \
+        WIDEN(weights " %1, %2, %0", 1, pair);                                                     \
+    } else {                                                                                       \
+        WIDEN(plain, 0, pair);                                                                     \
+        WIDEN(plain, 1, pair);                                                                     \
+    }
+#define FUSE_PAIR(pair)                                                                            \
+    WIDEN_BOTH("vpunpcklwd", "vmovdqa %1, %0\n\tvpslld $16, %0, %0", pair)                         \
+    FOR_EACH_SUM(FUSE_SUM, 2 * (pair))                                                             \
+    WIDEN_BOTH("vpunpckhwd", "vpand %1, %2, %0", pair)                                             \
+    FOR_EACH_SUM(FUSE_SUM, 2 * (pair) + 1)
 
-AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows)
+AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const enum order order)
 {
     struct tile t = *tiles;
-    const __m256i upper = _mm256_set1_epi32((int)0xffff0000u);
+    const __m256i constant = _mm256_set1_epi32(order == ORDER_WEIGHTS ? 0 : (int)0xffff0000u);
     for (int i = 0; i < t.n_tiles; i++, t.acc += TILE_GROUP) {
         __m256 sum[ROWS_MAX][HALVES_MAX], w_0, w_1, number;
         const float *x = t.x;
-        const bf16 *b = t.b + (size_t)i * TILE_PAIR;
+        const bf16 *b = t.b + (size_t)i * t.group_stride;
         load_sums(sum, &t, rows, 2);
-        FOR_EACH_SUM(BIND_SUM) /* no call may come until they are free again */
+        FOR_EACH_SUM(BIND_SUM, 0) /* no call may come until they are free again */
         for (int rounds = t.n_pairs / 2; rounds > 0; rounds--) {
             _mm_prefetch(t.prefetch, _MM_HINT_T0);
             t.prefetch += 2 * t.prefetch_step;
-            FUSE_PAIR()
-            FUSE_PAIR()
+            FUSE_PAIR(0)
+            FUSE_PAIR(1)
+            x += 4;
+            b += 2 * t.pair_stride;
         }
         if (t.n_pairs % 2) {
-            FUSE_PAIR()
+            FUSE_PAIR(0)
         }
-        FOR_EACH_SUM(FREE_SUM)
+        FOR_EACH_SUM(FREE_SUM, 0)
         store_sums(sum, &t, rows, 2);
     }
 }
 
 #define KERNEL(rows, groups)                                                                       \
-    AVX2 static void panel_##rows##_##groups(const struct tile *t)                                 \
+    AVX2 static void plain_##rows##_##groups(const struct tile *t)                                 \
     {                                                                                              \
-        multiply(t, rows, groups, 1);                                                              \
+        multiply(t, rows, groups, ORDER_PLAIN);                                                    \
     }                                                                                              \
-    AVX2 static void apart_##rows##_##groups(const struct tile *t)                                 \
+    AVX2 static void weights_##rows##_##groups(const struct tile *t)                               \
     {                                                                                              \
-        multiply(t, rows, groups, 0);                                                              \
+        multiply(t, rows, groups, ORDER_WEIGHTS);                                                  \
     }
 KERNEL(1, 1)
 KERNEL(1, 2)
@@ -224,9 +236,13 @@ KERNEL(5, 1)
 KERNEL(6, 1)
 
 #define BOUND_KERNEL(rows)                                                                         \
-    AVX2 static void bound_##rows(const struct tile *t)                                            \
+    AVX2 static void plain_bound_##rows(const struct tile *t)                                      \
     {                                                                                              \
-        multiply_bound(t, rows);                                                                   \
+        multiply_bound(t, rows, ORDER_PLAIN);                                                      \
+    }                                                                                              \
+    AVX2 static void weights_bound_##rows(const struct tile *t)                                    \
+    {                                                                                              \
+        multiply_bound(t, rows, ORDER_WEIGHTS);                                                    \
     }
 BOUND_KERNEL(4)
 BOUND_KERNEL(5)
@@ -236,17 +252,20 @@ typedef void (*kernel)(const struct tile *t);
 
 /* For each number of rows: kernels of 1, 2 and 4 groups, as far as their sums fit. */
 enum { WIDTHS = 3 };
-#define TABLE(layout)                                                                              \
+#define TABLE(order)                                                                               \
     {                                                                                              \
-        {layout##_1_1, layout##_1_2, layout##_1_4}, {layout##_2_1, layout##_2_2},                  \
-            {layout##_3_1, layout##_3_2}, {layout##_4_1}, {layout##_5_1},                          \
+        {order##_1_1, order##_1_2, order##_1_4}, {order##_2_1, order##_2_2},                       \
+            {order##_3_1, order##_3_2}, {order##_4_1}, {order##_5_1},                              \
         {                                                                                          \
-            layout##_6_1                                                                           \
+            order##_6_1                                                                            \
         }                                                                                          \
     }
-static const kernel kernels[2][ROWS_MAX][WIDTHS] = {TABLE(apart), TABLE(panel)};
-static const kernel bound_kernels[ROWS_MAX][WIDTHS] = {
-    [3] = {bound_4}, [4] = {bound_5}, [5] = {bound_6}};
+#define BOUND_TABLE(order)                                                                         \
+    {                                                                                              \
+        [3] = {order##_bound_4}, [4] = {order##_bound_5}, [5] = { order##_bound_6 }                \
+    }
+static const kernel kernels[2][ROWS_MAX][WIDTHS] = {TABLE(plain), TABLE(weights)};
+static const kernel bound_kernels[2][ROWS_MAX][WIDTHS] = {BOUND_TABLE(plain), BOUND_TABLE(weights)};
 
 /* Run after run, in each a row after the other. */
 AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
@@ -267,12 +286,11 @@ AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, i
 }
 
 /* The columns of the rows from `first` on, in tiles as wide as they may be. */
-AVX2_TILE void multiply_rows(const struct tile_product *p, struct tile *t, int first, int rows,
-                             int n_row_tiles)
+AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, struct tile *t,
+                             int first, int rows, int n_row_tiles)
 {
-    const int panel = p->group_stride == TILE_PAIR;
     const kernel *of_rows =
-        panel && rows > 3 && n_row_tiles > 1 ? bound_kernels[rows - 1] : kernels[panel][rows - 1];
+        rows > 3 && n_row_tiles > 1 ? bound_kernels[order][rows - 1] : kernels[order][rows - 1];
     const bf16 *b = t->b;
     for (int group = 0, width = WIDTHS - 1; group < p->n_groups;) {
         while (!of_rows[width] || group + (1 << width) > p->n_groups)
@@ -289,7 +307,7 @@ AVX2_TILE void multiply_rows(const struct tile_product *p, struct tile *t, int f
     t->b = b;
 }
 
-AVX2_TILE void multiply_run(const struct tile_product *p, int pair, int n_pairs)
+AVX2_TILE void multiply_run(const struct tile_product *p, enum order order, int pair, int n_pairs)
 {
     float x[ROWS_MAX * LD_X];
     int n_row_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX, last = pair + n_pairs == p->n_pairs;
@@ -308,16 +326,28 @@ AVX2_TILE void multiply_run(const struct tile_product *p, int pair, int n_pairs)
             tile_widen_avx2(x, p->a + (size_t)first * p->ld_a + 2 * pair, p->ld_a, rows, n_pairs);
             t.x = x;
         }
-        multiply_rows(p, &t, first, rows, n_row_tiles);
+        multiply_rows(p, order, &t, first, rows, n_row_tiles);
+    }
+}
+
+AVX2_TILE void multiply_all(const struct tile_product *product, enum order order)
+{
+    for (int i = 0; i < product->n_products; i++) {
+        struct tile_product p = tile_single(product, i);
+        for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN) {
+            int left = p.n_pairs - pair;
+            multiply_run(&p, order, pair, left < PAIRS_A_RUN ? left : PAIRS_A_RUN);
+        }
     }
 }
 
 AVX2 void tile_multiply_avx2(const struct tile_product *product)
 {
-    for (int i = 0; i < product->n_products; i++) {
-        struct tile_product p = tile_single(product, i);
-        for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN)
-            multiply_run(&p, pair, p.n_pairs - pair < PAIRS_A_RUN ? p.n_pairs - pair : PAIRS_A_RUN);
-    }
+    multiply_all(product, ORDER_PLAIN);
+}
+
+AVX2 void tile_multiply_weights_avx2(const struct tile_product *product)
+{
+    multiply_all(product, ORDER_WEIGHTS);
 }
 #endif

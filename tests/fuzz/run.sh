@@ -10,7 +10,7 @@ seconds=$1
 build=${2:-$root/build-fuzz}
 [ $# -ge 2 ] && shift 2 || shift 1
 
-cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER="${CC:-clang}" -DMGPT_FUZZ=ON >"$build.log" 2>&1 ||
+cmake -S "$root" -B "$build" -G Ninja -DCMAKE_C_COMPILER="${CC:-clang}" -DMGPT_FUZZ=ON -DMGPT_CUDA=OFF >"$build.log" 2>&1 ||
     { cat "$build.log" >&2; exit 1; }
 rm -f "$build.log"
 targets=$*
