@@ -99,21 +99,50 @@ static int parse_arrivals(struct sim_options *o, const char *text)
     return 1;
 }
 
-/* Times of a real run, as lines STAGE,TOKENS,POSITIONS,US. */
-static int load_measured(struct cost_model *cost, const char *path)
+struct step_time {
+    int stage, tokens;
+    double context, us;
+};
+
+/* The next line STAGE,TOKENS,POSITIONS,US of a real run. */
+static int read_step(FILE *file, struct step_time *step)
+{
+    return fscanf(file, "%d,%d,%lf,%lf\n", &step->stage, &step->tokens, &step->context,
+                  &step->us) == 4;
+}
+
+/* The fit follows the machine, whose last moment may have been faster or slower than the whole run:
+ * each stage's steps take what they took in all. */
+static void set_scales(struct sim_options *o, const struct cost_model *cost, FILE *file)
+{
+    double fitted_us[SCHEDULER_STAGES_MAX] = {0}, us[SCHEDULER_STAGES_MAX] = {0};
+    for (struct step_time step; read_step(file, &step);) {
+        if (step.stage < 0 || step.stage >= o->n_stages)
+            continue;
+        fitted_us[step.stage] += cost_stage_ns(cost, step.stage, step.tokens, step.context) / 1e3;
+        us[step.stage] += step.us;
+    }
+    for (int i = 0; i < o->n_stages; i++)
+        o->measured_scales[i] = us[i] / fitted_us[i]; /* every stage has steps */
+}
+
+static int load_measured(struct sim_options *o, struct cost_model *cost, const char *path)
 {
     FILE *file = fopen(path, "r");
-    int stage, tokens, n = 0;
-    double context, us;
     if (!file)
         return 1;
-    while (fscanf(file, "%d,%d,%lf,%lf\n", &stage, &tokens, &context, &us) == 4) {
-        cost_observe(cost, stage, tokens, (int64_t)context, (int64_t)(us * 1e3));
-        n++;
+    int n = 0;
+    for (struct step_time step; read_step(file, &step); n++)
+        cost_observe(cost, step.stage, step.tokens, (int64_t)step.context,
+                     (int64_t)(step.us * 1e3));
+    int complete = feof(file), wrong = n == 0 || !complete || !cost_is_measured(cost);
+    if (!wrong) {
+        rewind(file);
+        set_scales(o, cost, file);
+        o->measured = cost;
     }
-    int complete = feof(file);
     fclose(file);
-    return n == 0 || !complete || !cost_is_measured(cost);
+    return wrong;
 }
 
 /* The same run with one cause of loss taken away at a time: the honest answer to what it costs. */
@@ -239,9 +268,8 @@ static int run(struct settings *settings)
     if (settings->measured) {
         if (o->n_stages < 1 || o->n_stages > SCHEDULER_STAGES_MAX ||
             cost_create(&cost, o->n_stages, NULL, &err) != STATUS_OK ||
-            load_measured(cost, settings->measured))
+            load_measured(o, cost, settings->measured))
             return wrong("measured", settings->measured);
-        o->measured = cost;
     }
     enum status st = sim_run(o, &result, &err);
     if (st != STATUS_OK) {

@@ -160,7 +160,8 @@ static double formula_us(const struct sim *s, int stage, double n_tokens, double
 {
     const struct sim_options *o = s->o;
     if (o->measured)
-        return cost_stage_ns(o->measured, stage, n_tokens, n_context) / 1e3;
+        return cost_stage_ns(o->measured, stage, n_tokens, n_context) / 1e3 *
+               o->measured_scales[stage];
     double read = o->weight_us + n_context * o->context_us, products = n_tokens * o->token_us;
     return (o->fixed_us + (read > products ? read : products)) / o->speeds[stage];
 }

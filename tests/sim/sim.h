@@ -35,7 +35,8 @@ struct sim_options {
      * stage's speed. */
     double fixed_us, weight_us, token_us, context_us;
     double speeds[SCHEDULER_STAGES_MAX];
-    const struct cost_model *measured; /* instead of the formula; NULL = formula */
+    const struct cost_model *measured;            /* instead of the formula; NULL = formula */
+    double measured_scales[SCHEDULER_STAGES_MAX]; /* of all steps measured, over what it says */
     double jitter; /* steps take up to so much longer, evenly spread: 0.1 = 10 % */
     double hop_us, turn_us;
 
