@@ -242,21 +242,30 @@ static void test_tolerance_notices_faults(void **state)
     }
 }
 
-static void check_chunks(enum code_path path)
+/* Three, one and two query heads share a kv head. */
+static const struct shape_case chunked_shapes[] = {
+    {6, 2, 24, 530}, {7, 7, 64, 330}, {6, 3, 80, 330}};
+
+static void check_chunks_of(enum code_path path, const struct shape_case *c, enum dtype type)
 {
     static const int chunks[] = {1, 7, 64, 100};
-    for (int dtype = 0; dtype < 2; dtype++) {
-        struct problem p = make_problem(6, 2, 24, dtype ? DTYPE_BF16 : DTYPE_F32, 530);
-        size_t bytes = (size_t)p.n * y_numbers(&p.shape) * dtype_bytes(p.shape.dtype);
-        char *whole = run_chunks(&p, path, 1, p.n);
-        for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
-            char *y = run_chunks(&p, path, 1 + (int)i, chunks[i]);
-            assert_memory_equal(y, whole, bytes);
-            free(y);
-        }
-        free(whole);
-        free_problem(&p);
+    struct problem p = make_problem(c->n_heads, c->n_kv_heads, c->head_dim, type, c->n);
+    size_t bytes = (size_t)p.n * y_numbers(&p.shape) * dtype_bytes(type);
+    char *whole = run_chunks(&p, path, 1, p.n);
+    for (size_t i = 0; i < sizeof(chunks) / sizeof(chunks[0]); i++) {
+        char *y = run_chunks(&p, path, 1 + (int)i, chunks[i]);
+        assert_memory_equal(y, whole, bytes);
+        free(y);
     }
+    free(whole);
+    free_problem(&p);
+}
+
+static void check_chunks(enum code_path path)
+{
+    for (size_t i = 0; i < sizeof(chunked_shapes) / sizeof(chunked_shapes[0]); i++)
+        for (int dtype = 0; dtype < 2; dtype++)
+            check_chunks_of(path, &chunked_shapes[i], dtype ? DTYPE_BF16 : DTYPE_F32);
 }
 
 static void test_chunks_are_equal(void **state)

@@ -12,7 +12,8 @@
 
 struct machine_limits {
     double read_bytes_s; /* all threads together, each reading its part of a buffer far larger than
-                            the caches; on a device: read and written by copies inside it */
+                            the caches, in one stream or in several; on a device: read and written
+                            by copies inside it */
     double dense_flop_s; /* bf16 products of the stream's code path out of registers; a product and
                             a sum are 2; on a device 0: not measured */
 };

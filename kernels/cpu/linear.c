@@ -3,6 +3,9 @@
  * the matrix once, and at the end panels of those that are behind, by parts of the rows where there
  * are many.
  *
+ * A row or two wait for memory alone: then a thread may read several panels side by side
+ * (tile_products_abreast()).
+ *
  * Within a panel the inputs go in runs that fit into the first-level cache and all rows pass over a
  * run before the next: memory is read once for all rows, and the next run is fetched while this one
  * is used. Up to one tile of rows there is nothing to reuse, and the panel goes in one run.
@@ -32,10 +35,11 @@ struct task {
     tile_widen widen; /* NULL where products read bf16 */
     int rows_a_stream, rows_a_pass;
     int first_panel, n_panels;
-    int n_parts; /* of the rows of a pass */
-    struct share_queue
-        *units; /* parts of a panel, in a pass over rows_a_pass rows, pass after pass */
-    int failed; /* written by any thread that finds no memory */
+    int n_abreast;             /* panels; 1: each by itself, and: */
+    int n_parts;               /* of the rows of a pass */
+    struct share_queue *units; /* panels, or parts of a panel, in a pass over rows_a_pass rows, pass
+                                  after pass */
+    int failed;                /* written by any thread that finds no memory */
 };
 
 /* The sums of row r of a group, with the bias of its outputs where there is one. */
@@ -161,6 +165,30 @@ static void multiply_panel(const struct task *task, float *acc, const struct row
     }
 }
 
+/* All rows of the only pass, n panels from `panel` on, none of them the last with fewer groups;
+ * sums of one behind those of the other. */
+static void multiply_abreast(const struct task *task, float *acc, const struct rows *rows,
+                             int panel, int n)
+{
+    const struct linear_weight *w = task->launch->weight;
+    const bf16 *matrix = w->matrix;
+    const size_t panel_words = (size_t)TILE_COLUMNS * (size_t)w->n_in_padded;
+    struct tile_product p = {.acc = acc,
+                             .ld_acc = TILE_COLUMNS,
+                             .a = rows->x,
+                             .ld_a = (size_t)w->n_in_padded,
+                             .b = matrix + (size_t)panel * panel_words,
+                             .group_stride = TILE_PAIR,
+                             .pair_stride = (size_t)TILE_GROUPS_MAX * TILE_PAIR,
+                             .n_rows = rows->n,
+                             .n_groups = TILE_GROUPS_MAX,
+                             .n_pairs = w->n_in_padded / 2,
+                             .n_products = n,
+                             .acc_step = (size_t)rows->n * TILE_COLUMNS,
+                             .b_step = panel_words};
+    task->multiply(&p);
+}
+
 /* The other tiles cut a panel into runs of their own. */
 static int rows_a_stream(enum code_path path)
 {
@@ -178,7 +206,7 @@ static float *take_space(const struct task *task, struct rows *rows, int thread_
                                                                       : task->rows_a_pass);
     bool pads = w->options.n_in != w->n_in_padded,
          widens = task->widen && n_rows >= ROWS_WIDE_LEAST;
-    size_t acc_bytes = n_rows * TILE_COLUMNS * sizeof(float),
+    size_t acc_bytes = n_rows * (size_t)task->n_abreast * TILE_COLUMNS * sizeof(float),
            wide_bytes = widens ? n_rows * tile_wide_numbers((int)n_padded / 2) * sizeof(float) : 0,
            padded_bytes = pads ? n_rows * n_padded * sizeof(bf16) : 0;
     char *space = stream_scratch(task->stream, thread_index, acc_bytes + wide_bytes + padded_bytes);
@@ -192,29 +220,73 @@ static float *take_space(const struct task *task, struct rows *rows, int thread_
     return (float *)(void *)space;
 }
 
+/* What a thread works with. */
+struct share {
+    const struct task *task;
+    float *acc;
+    struct rows rows;
+    store_panel_function store;
+};
+
+/* n parts of one panel, in one pass. */
+static void do_parts(struct share *share, int unit, int n)
+{
+    const struct task *task = share->task;
+    const struct linear_launch *l = task->launch;
+    struct rows *rows = &share->rows;
+    int pass = unit / task->n_parts / task->n_panels, part = unit % task->n_parts;
+    int panel = task->first_panel + unit / task->n_parts % task->n_panels;
+    if (pass * task->rows_a_pass != rows->first)
+        take_rows(task, rows, pass * task->rows_a_pass);
+    int row = rows->n * part / task->n_parts, n_rows = rows->n * (part + n) / task->n_parts - row;
+    if (n_rows == 0)
+        return;
+    multiply_panel(task, share->acc, rows, row, n_rows, panel);
+    share->store(l, share->acc, rows->first + row, n_rows, panel * TILE_COLUMNS,
+                 linear_weight_panel_groups(l->weight, panel));
+}
+
+/* n panels; the last item may name some that are not there. */
+static void do_panels(struct share *share, int unit, int n)
+{
+    const struct task *task = share->task;
+    const struct linear_weight *w = task->launch->weight;
+    struct rows *rows = &share->rows;
+    int panel = task->first_panel + unit, left = task->n_panels - unit;
+    n = left < n ? left : n;
+    if (n <= 0)
+        return;
+    if (rows->first < 0)
+        take_rows(task, rows, 0);
+    int n_abreast = linear_weight_panel_groups(w, panel + n - 1) < TILE_GROUPS_MAX ? n - 1 : n;
+    if (n_abreast > 1)
+        multiply_abreast(task, share->acc, rows, panel, n_abreast);
+    else
+        n_abreast = 0;
+    for (int i = 0; i < n; i++) {
+        float *acc = share->acc + (size_t)i * (size_t)rows->n * TILE_COLUMNS;
+        if (i >= n_abreast)
+            multiply_panel(task, acc, rows, 0, rows->n, panel + i);
+        share->store(task->launch, acc, 0, rows->n, (panel + i) * TILE_COLUMNS,
+                     linear_weight_panel_groups(w, panel + i));
+    }
+}
+
 static void multiply_share(void *context, int thread_index, int n_threads)
 {
     struct task *task = context;
-    const struct linear_launch *l = task->launch;
-    struct rows rows;
+    struct share share = {.task = task, .store = store_panel_of(stream_code_path(task->stream))};
     (void)n_threads;
-    float *acc = take_space(task, &rows, thread_index);
-    if (!acc) {
+    share.acc = take_space(task, &share.rows, thread_index);
+    if (!share.acc) {
         __atomic_store_n(&task->failed, 1, __ATOMIC_RELAXED);
         return;
     }
-    store_panel_function store = store_panel_of(stream_code_path(task->stream));
     for (int unit, n; (unit = share_queue_take(task->units, thread_index, &n)) >= 0;) {
-        int pass = unit / task->n_parts / task->n_panels, part = unit % task->n_parts;
-        int panel = task->first_panel + unit / task->n_parts % task->n_panels;
-        if (pass * task->rows_a_pass != rows.first)
-            take_rows(task, &rows, pass * task->rows_a_pass);
-        int row = rows.n * part / task->n_parts, n_rows = rows.n * (part + n) / task->n_parts - row;
-        if (n_rows == 0)
-            continue;
-        multiply_panel(task, acc, &rows, row, n_rows, panel);
-        store(l, acc, rows.first + row, n_rows, panel * TILE_COLUMNS,
-              linear_weight_panel_groups(l->weight, panel));
+        if (task->n_abreast > 1)
+            do_panels(&share, unit, n);
+        else
+            do_parts(&share, unit, n);
     }
 }
 
@@ -236,7 +308,12 @@ enum status linear_cpu(const struct linear_launch *launch, struct stream *stream
     int n_rows = launch->n_rows < task.rows_a_pass ? launch->n_rows : task.rows_a_pass;
     int n_threads = stream_n_threads(stream);
     task.n_parts = n_threads == 1 || n_rows < ROWS_A_PART ? 1 : n_rows / ROWS_A_PART;
-    share_queue_init(&units, n_passes * task.n_panels, task.n_parts, n_threads);
+    task.n_abreast = tile_products_abreast(path, launch->n_rows);
+    if (task.n_abreast > 1)
+        share_queue_init(&units, (task.n_panels + task.n_abreast - 1) / task.n_abreast,
+                         task.n_abreast, n_threads);
+    else
+        share_queue_init(&units, n_passes * task.n_panels, task.n_parts, n_threads);
     stream_parallel(stream, multiply_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

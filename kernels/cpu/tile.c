@@ -69,6 +69,11 @@ int tile_weight_place(enum code_path path, int column, int input)
     return 2 * column + input;
 }
 
+int tile_products_abreast(enum code_path path, int n_rows)
+{
+    return path == CODE_PATH_AVX2 && n_rows <= 2 ? 4 : 1;
+}
+
 tile_multiply tile_multiply_any_of(enum code_path path)
 {
 #if defined(__x86_64__)

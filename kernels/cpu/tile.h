@@ -38,7 +38,7 @@ struct tile_product {
     size_t pair_stride;  /* bf16 from a pair to the next */
     int n_rows, n_groups, n_pairs;
     int resume;
-    int n_products; /* of one shape, one after the other; their operands are this far apart: */
+    int n_products; /* of one shape; their operands are this far apart: */
     size_t acc_step, a_step, b_step;
     const void *next; /* what is read after this: as many bytes as one b, fetched meanwhile (each
                          product fetches the b of the one behind); NULL: nothing */
@@ -98,6 +98,12 @@ tile_widen tile_widen_of(enum code_path path);
  * pair of a weight: for AVX2 first inputs of four columns, then their second ones, since there one
  * instruction widens the lower or upper half of 128 bits. */
 int tile_weight_place(enum code_path path, int column, int input);
+
+/*
+ * So many products of n_rows rows with weights, of TILE_GROUPS_MAX groups, are best given at once:
+ * their b, which then should be long, are read side by side. 1: each by itself.
+ */
+int tile_products_abreast(enum code_path path, int n_rows);
 
 /* For products with weights: n_pairs must be a multiple of 16, and b as tile_weight_place(). */
 tile_multiply tile_multiply_of(enum code_path path);

@@ -8,6 +8,7 @@
  * next. Rows of a are widened before, by the caller or once a run for all columns; the inner loop
  * widens b alone and broadcasts one number a row. Tiles are 6 rows by 1 group of columns, 3 or 2 by
  * 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and leave room for operands in 16 registers.
+ * One or two rows of several products go side by side (multiply_abreast()).
  * All shapes run the same chain for an element, so the cut into tiles and runs changes no bit.
  */
 #include "kernels/cpu/tile.h"
@@ -24,7 +25,9 @@ enum {
     HALVES_MAX = 2 * TILE_GROUPS_MAX,
     HELD_MAX = 4,                  /* operands of a step that wait in registers */
     PAIRS_A_RUN = TILE_WIDE_PAIRS, /* 16 KiB of b */
-    LD_X = TILE_WIDE_ROW           /* numbers from a widened row to the next */
+    ABREAST = 4,                   /* products side by side */
+    ROWS_ABREAST_MAX = 2,
+    LD_X = TILE_WIDE_ROW, /* numbers from a widened row to the next */
 };
 
 /* How the columns of a group and pair lie: side by side, or as weights. */
@@ -120,9 +123,9 @@ AVX2_TILE void store_sums(__m256 sum[ROWS_MAX][HALVES_MAX], const struct tile *t
             _mm256_storeu_ps(t->acc + (size_t)r * t->ld_acc + h * HALF, sum[r][h]);
 }
 
-/* rows, groups and order are constants at every call: each call is a kernel of its own. */
+/* All but the tiles are constants at every call: each call is a kernel of its own. */
 AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int groups,
-                        const enum order order)
+                        const enum order order, const int fetches)
 {
     struct tile t = *tiles;
     const int halves = 2 * groups;
@@ -133,7 +136,7 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
         load_sums(sum, &t, rows, halves);
         for (const float *x = t.x, *end = x + 2 * t.n_pairs; x < end; x += 2) {
 #pragma GCC unroll 4
-            for (int line = 0; line < groups; line++)
+            for (int line = 0; fetches && line < groups; line++)
                 _mm_prefetch(t.prefetch + 64 * line, _MM_HINT_T0);
             accumulate(sum, &t, x, b, 0, rows, halves, order);
             accumulate(sum, &t, x, b, 1, rows, halves, order);
@@ -218,11 +221,11 @@ AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const en
 #define KERNEL(rows, groups)                                                                       \
     AVX2 static void plain_##rows##_##groups(const struct tile *t)                                 \
     {                                                                                              \
-        multiply(t, rows, groups, ORDER_PLAIN);                                                    \
+        multiply(t, rows, groups, ORDER_PLAIN, 1);                                                 \
     }                                                                                              \
     AVX2 static void weights_##rows##_##groups(const struct tile *t)                               \
     {                                                                                              \
-        multiply(t, rows, groups, ORDER_WEIGHTS);                                                  \
+        multiply(t, rows, groups, ORDER_WEIGHTS, 1);                                               \
     }
 KERNEL(1, 1)
 KERNEL(1, 2)
@@ -330,8 +333,81 @@ AVX2_TILE void multiply_run(const struct tile_product *p, enum order order, int 
     }
 }
 
-AVX2_TILE void multiply_all(const struct tile_product *product, enum order order)
+/* Products side by side: a piece of each in turn. */
+struct abreast {
+    const struct tile_product *p;
+    int first, apart; /* products first, first + apart and so on */
+    int pair, n_pairs;
+    float x[ABREAST][ROWS_ABREAST_MAX * LD_X]; /* their rows, these pairs of them */
+};
+
+AVX2_TILE void widen_abreast(struct abreast *a, const int rows)
 {
+    const struct tile_product *p = a->p;
+    int n_different = p->a_step ? ABREAST : 1;
+    for (int s = 0, i = a->first; s < n_different && i < p->n_products; s++, i += a->apart)
+        tile_widen_avx2(a->x[s], p->a + (size_t)i * p->a_step + 2 * (size_t)a->pair, p->ld_a, rows,
+                        a->n_pairs);
+}
+
+/* n_tiles tiles from `group` on, `step` pairs of one product, then of the next. */
+AVX2_TILE void walk_abreast(const struct abreast *a, int group, int n_tiles, const int step,
+                            const int rows, const int groups, const enum order order)
+{
+    const struct tile_product *p = a->p;
+    struct tile t = {.n_tiles = n_tiles,
+                     .ld_acc = p->ld_acc,
+                     .group_stride = p->group_stride,
+                     .pair_stride = p->pair_stride};
+    for (int at = 0; at < a->n_pairs; at += step) {
+        size_t words = (size_t)group * p->group_stride + (size_t)(a->pair + at) * p->pair_stride;
+        t.n_pairs = a->n_pairs - at < step ? a->n_pairs - at : step;
+        t.resume = p->resume || a->pair + at > 0;
+        for (int s = 0, i = a->first; s < ABREAST && i < p->n_products; s++, i += a->apart) {
+            t.x = a->x[p->a_step ? s : 0] + 2 * at;
+            t.acc = p->acc + (size_t)i * p->acc_step + group * TILE_GROUP;
+            t.b = p->b + (size_t)i * p->b_step + words;
+            multiply(&t, rows, groups, order, 0);
+        }
+    }
+}
+
+/*
+ * One or two rows wait for memory alone, and a processor that fetches ahead by itself does so for
+ * every stream that it sees: b is read in ABREAST streams, a few lines of each in turn, in the
+ * order in which they lie (two tiles of a pair lie side by side, so there each pair is a turn).
+ * Instructions that fetch would only hide the streams from it.
+ */
+AVX2_TILE void multiply_abreast(const struct tile_product *p, const int rows,
+                                const enum order order)
+{
+    const int groups = rows == 1 ? TILE_GROUPS_MAX : TILE_GROUPS_MAX / 2;
+    struct abreast a = {.p = p, .apart = (p->n_products + ABREAST - 1) / ABREAST};
+    for (; a.first < a.apart; a.first++)
+        for (a.pair = 0; a.pair < p->n_pairs; a.pair += PAIRS_A_RUN) {
+            a.n_pairs = p->n_pairs - a.pair < PAIRS_A_RUN ? p->n_pairs - a.pair : PAIRS_A_RUN;
+            widen_abreast(&a, rows);
+            if (order == ORDER_WEIGHTS || p->group_stride == TILE_PAIR)
+                walk_abreast(&a, 0, TILE_GROUPS_MAX / groups, rows == 1 ? 2 : 1, rows, groups,
+                             order);
+            else
+                for (int group = 0; group < p->n_groups; group++)
+                    walk_abreast(&a, group, 1, 4, rows, 1, order);
+        }
+}
+
+AVX2_TILE void multiply_all(const struct tile_product *product, const enum order order)
+{
+    int abreast = product->n_products > 1 &&
+                  (product->n_groups == TILE_GROUPS_MAX || product->group_stride > TILE_PAIR);
+    if (abreast && product->n_rows == 1) {
+        multiply_abreast(product, 1, order);
+        return;
+    }
+    if (abreast && product->n_rows == 2) {
+        multiply_abreast(product, 2, order);
+        return;
+    }
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);
         for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN) {
