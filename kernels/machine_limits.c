@@ -7,7 +7,7 @@
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 
-enum { READ_AHEAD_BYTES = 2048, READS_A_TURN = 8, STREAMS = 4, PEAK_TURNS = 20000 };
+enum { READ_AHEAD_BYTES = 2048, READS_A_TURN = 4, STREAMS = 4, PEAK_TURNS = 20000 };
 
 struct read_task {
     const char *buffer;
@@ -15,41 +15,38 @@ struct read_task {
     uint32_t sums[STREAM_THREADS_MAX][LANES]; /* kept, so that no read can be left out */
 };
 
-/* A stream from its start to its end, fetched ahead by instructions. */
-VECTOR_INLINE void read_one_body(const char *from, size_t bytes, uint32_t sum[LANES])
+/* n_streams side by side, READS_A_TURN of each in turn; ahead: how far instructions fetch, 0: the
+ * processor alone does. Both are constants. */
+VECTOR_INLINE void read_streams(const char *from, size_t bytes, uint32_t sum[LANES],
+                                const size_t n_streams, const size_t ahead)
 {
+    const size_t n = bytes / n_streams, turn = READS_A_TURN * sizeof(u32x16);
     u32x16 sums[READS_A_TURN] = {{0}};
-    for (size_t at = 0; at + READS_A_TURN * sizeof(u32x16) <= bytes;
-         at += READS_A_TURN * sizeof(u32x16))
-#pragma GCC unroll 8
-        for (size_t i = 0; i < READS_A_TURN; i++) {
-            u32x16 v;
-            __builtin_prefetch(from + at + i * sizeof(v) + READ_AHEAD_BYTES);
-            memcpy(&v, from + at + i * sizeof(v), sizeof(v));
-            sums[i] += v;
-        }
+    for (size_t at = 0; at + turn <= n; at += turn)
+        for (size_t stream = 0; stream < n_streams; stream++)
+#pragma GCC unroll 4
+            for (size_t i = 0; i < READS_A_TURN; i++) {
+                const char *place = from + stream * n + at + i * sizeof(u32x16);
+                u32x16 v;
+                if (ahead)
+                    __builtin_prefetch(place + ahead);
+                memcpy(&v, place, sizeof(v));
+                sums[i] += v;
+            }
     for (int i = 1; i < READS_A_TURN; i++)
         sums[0] += sums[i];
     memcpy(sum, &sums[0], sizeof(sums[0]));
 }
+
+VECTOR_INLINE void read_one_body(const char *from, size_t bytes, uint32_t sum[LANES])
+{
+    read_streams(from, bytes, sum, 1, READ_AHEAD_BYTES);
+}
 FOR_EACH_PATH(read_one, (const char *from, size_t bytes, uint32_t sum[LANES]), (from, bytes, sum))
 
-/* STREAMS of them side by side, fetched ahead by the processor alone. */
 VECTOR_INLINE void read_several_body(const char *from, size_t bytes, uint32_t sum[LANES])
 {
-    const size_t n = bytes / STREAMS, turn = READS_A_TURN / 2 * sizeof(u32x16);
-    u32x16 sums[READS_A_TURN / 2] = {{0}};
-    for (size_t at = 0; at + turn <= n; at += turn)
-        for (size_t stream = 0; stream < STREAMS; stream++)
-#pragma GCC unroll 4
-            for (size_t i = 0; i < READS_A_TURN / 2; i++) {
-                u32x16 v;
-                memcpy(&v, from + stream * n + at + i * sizeof(v), sizeof(v));
-                sums[i] += v;
-            }
-    for (int i = 1; i < READS_A_TURN / 2; i++)
-        sums[0] += sums[i];
-    memcpy(sum, &sums[0], sizeof(sums[0]));
+    read_streams(from, bytes, sum, STREAMS, 0);
 }
 FOR_EACH_PATH(read_several, (const char *from, size_t bytes, uint32_t sum[LANES]),
               (from, bytes, sum))

@@ -8,10 +8,9 @@ import signal
 import subprocess
 import tempfile
 import threading
-import time
 import unittest
 
-from daemon_process import WAIT_LIMIT_S, Daemon, wait_for
+from daemon_process import WAIT_LIMIT_S, Daemon, children_of, wait_for
 from harness import BIN, GOLDENS
 
 MODEL = GOLDENS[0].model
@@ -99,11 +98,17 @@ class FaultsTest(unittest.TestCase):
     def test_codec_killed_again_and_again(self):
         with Daemon(MODEL, "--stages", 1) as daemon:
             running = Running(daemon, 6, "64x64")
+            killed = []
+
+            def kill_another():
+                fresh = [pid for pid in daemon.children() if pid not in killed and is_codec(pid)]
+                for pid in fresh:
+                    os.kill(pid, signal.SIGKILL)
+                killed.extend(fresh)
+                return fresh
+
             for _ in range(3):
-                time.sleep(0.05)
-                for pid in daemon.children():
-                    if is_codec(pid):
-                        os.kill(pid, signal.SIGKILL)
+                wait_for(self, "another codec", kill_another)
             for reply in running.end():
                 if reply.status != 200:
                     self.assertEqual(reply.status, 503)
@@ -159,7 +164,7 @@ class StartTest(unittest.TestCase):
     def test_sigterm_while_loading(self):
         process = subprocess.Popen([os.path.join(BIN, "mgptd"), "--model", MODEL, "--http", "127.0.0.1:0"],
                                    stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(0.05)
+        wait_for(self, "the first worker", lambda: children_of(process.pid))
         process.send_signal(signal.SIGTERM)
         self.assertIn(process.wait(WAIT_LIMIT_S), (0, -signal.SIGTERM))  # before the handler stands the kernel ends it
 

@@ -131,17 +131,18 @@ static void take_rows(const struct task *task, struct rows *rows, int first)
         task->widen(rows->wide_room, rows->x, n_padded, rows->n, (int)n_padded / 2);
 }
 
-/* n_rows rows of the pass, from `row` of it on. */
-static void multiply_panel(const struct task *task, float *acc, const struct rows *rows, int row,
-                           int n_rows, int panel)
+/* n_rows rows of the pass, from `row` of it on, times n panels of equally many groups, from `panel`
+ * on; the sums of a panel behind those of the one before. */
+static void multiply_panels(const struct task *task, float *acc, const struct rows *rows, int row,
+                            int n_rows, int panel, int n)
 {
     const struct linear_weight *w = task->launch->weight;
     const bf16 *b =
         (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
-    int run = n_rows <= task->rows_a_stream ? n_pairs
-              : n_rows <= ROWS_A_FEW        ? RUN_PAIRS_FEW
-                                            : RUN_PAIRS_MANY;
+    int run = n > 1 || n_rows <= task->rows_a_stream ? n_pairs
+              : n_rows <= ROWS_A_FEW                 ? RUN_PAIRS_FEW
+                                                     : RUN_PAIRS_MANY;
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
                              .ld_a = (size_t)w->n_in_padded,
@@ -150,7 +151,9 @@ static void multiply_panel(const struct task *task, float *acc, const struct row
                              .pair_stride = (size_t)n_groups * TILE_PAIR,
                              .n_rows = n_rows,
                              .n_groups = n_groups,
-                             .n_products = 1};
+                             .n_products = n,
+                             .acc_step = (size_t)n_rows * TILE_COLUMNS,
+                             .b_step = (size_t)n_pairs * (size_t)n_groups * TILE_PAIR};
     for (int pair = 0; pair < n_pairs; pair += run) {
         p.a = rows->x + (size_t)row * p.ld_a + 2 * (size_t)pair;
         p.wide = rows->wide ? rows->wide + (size_t)(pair / TILE_WIDE_PAIRS) * p.wide_run +
@@ -163,30 +166,6 @@ static void multiply_panel(const struct task *task, float *acc, const struct row
             (const char *)p.b + (n_rows <= task->rows_a_stream ? AHEAD_BYTES : tile_b_bytes(&p));
         task->multiply(&p);
     }
-}
-
-/* All rows of the only pass, n panels from `panel` on, none of them the last with fewer groups;
- * sums of one behind those of the other. */
-static void multiply_abreast(const struct task *task, float *acc, const struct rows *rows,
-                             int panel, int n)
-{
-    const struct linear_weight *w = task->launch->weight;
-    const bf16 *matrix = w->matrix;
-    const size_t panel_words = (size_t)TILE_COLUMNS * (size_t)w->n_in_padded;
-    struct tile_product p = {.acc = acc,
-                             .ld_acc = TILE_COLUMNS,
-                             .a = rows->x,
-                             .ld_a = (size_t)w->n_in_padded,
-                             .b = matrix + (size_t)panel * panel_words,
-                             .group_stride = TILE_PAIR,
-                             .pair_stride = (size_t)TILE_GROUPS_MAX * TILE_PAIR,
-                             .n_rows = rows->n,
-                             .n_groups = TILE_GROUPS_MAX,
-                             .n_pairs = w->n_in_padded / 2,
-                             .n_products = n,
-                             .acc_step = (size_t)rows->n * TILE_COLUMNS,
-                             .b_step = panel_words};
-    task->multiply(&p);
 }
 
 /* The other tiles cut a panel into runs of their own. */
@@ -228,29 +207,38 @@ struct share {
     store_panel_function store;
 };
 
+/* As multiply_panels(), sums stored. */
+static void finish_panels(struct share *share, int row, int n_rows, int panel, int n)
+{
+    const struct task *task = share->task;
+    const struct rows *rows = &share->rows;
+    if (n_rows == 0 || n == 0)
+        return;
+    multiply_panels(task, share->acc, rows, row, n_rows, panel, n);
+    for (int i = 0; i < n; i++)
+        share->store(task->launch, share->acc + (size_t)(i * n_rows) * TILE_COLUMNS,
+                     rows->first + row, n_rows, (panel + i) * TILE_COLUMNS,
+                     linear_weight_panel_groups(task->launch->weight, panel + i));
+}
+
 /* n parts of one panel, in one pass. */
 static void do_parts(struct share *share, int unit, int n)
 {
     const struct task *task = share->task;
-    const struct linear_launch *l = task->launch;
     struct rows *rows = &share->rows;
     int pass = unit / task->n_parts / task->n_panels, part = unit % task->n_parts;
     int panel = task->first_panel + unit / task->n_parts % task->n_panels;
     if (pass * task->rows_a_pass != rows->first)
         take_rows(task, rows, pass * task->rows_a_pass);
     int row = rows->n * part / task->n_parts, n_rows = rows->n * (part + n) / task->n_parts - row;
-    if (n_rows == 0)
-        return;
-    multiply_panel(task, share->acc, rows, row, n_rows, panel);
-    share->store(l, share->acc, rows->first + row, n_rows, panel * TILE_COLUMNS,
-                 linear_weight_panel_groups(l->weight, panel));
+    finish_panels(share, row, n_rows, panel, 1);
 }
 
-/* n panels; the last item may name some that are not there. */
+/* n panels, all rows; the last item may name some that are not there, and the last panel may have
+ * fewer groups than those that go side by side. */
 static void do_panels(struct share *share, int unit, int n)
 {
     const struct task *task = share->task;
-    const struct linear_weight *w = task->launch->weight;
     struct rows *rows = &share->rows;
     int panel = task->first_panel + unit, left = task->n_panels - unit;
     n = left < n ? left : n;
@@ -258,18 +246,10 @@ static void do_panels(struct share *share, int unit, int n)
         return;
     if (rows->first < 0)
         take_rows(task, rows, 0);
-    int n_abreast = linear_weight_panel_groups(w, panel + n - 1) < TILE_GROUPS_MAX ? n - 1 : n;
-    if (n_abreast > 1)
-        multiply_abreast(task, share->acc, rows, panel, n_abreast);
-    else
-        n_abreast = 0;
-    for (int i = 0; i < n; i++) {
-        float *acc = share->acc + (size_t)i * (size_t)rows->n * TILE_COLUMNS;
-        if (i >= n_abreast)
-            multiply_panel(task, acc, rows, 0, rows->n, panel + i);
-        share->store(task->launch, acc, 0, rows->n, (panel + i) * TILE_COLUMNS,
-                     linear_weight_panel_groups(w, panel + i));
-    }
+    int last = panel + n - 1;
+    int narrow = linear_weight_panel_groups(task->launch->weight, last) < LINEAR_PANEL_GROUPS;
+    finish_panels(share, 0, rows->n, panel, n - narrow);
+    finish_panels(share, 0, rows->n, last, narrow);
 }
 
 static void multiply_share(void *context, int thread_index, int n_threads)

@@ -338,10 +338,10 @@ struct abreast {
     const struct tile_product *p;
     int first, apart; /* products first, first + apart and so on */
     int pair, n_pairs;
-    float x[ABREAST][ROWS_ABREAST_MAX * LD_X]; /* their rows, these pairs of them */
+    float (*x)[ROWS_ABREAST_MAX * LD_X]; /* [ABREAST] their rows, these pairs of them */
 };
 
-AVX2_TILE void widen_abreast(struct abreast *a, const int rows)
+AVX2_TILE void widen_abreast(const struct abreast *a, const int rows)
 {
     const struct tile_product *p = a->p;
     int n_different = p->a_step ? ABREAST : 1;
@@ -382,7 +382,8 @@ AVX2_TILE void multiply_abreast(const struct tile_product *p, const int rows,
                                 const enum order order)
 {
     const int groups = rows == 1 ? TILE_GROUPS_MAX : TILE_GROUPS_MAX / 2;
-    struct abreast a = {.p = p, .apart = (p->n_products + ABREAST - 1) / ABREAST};
+    float x[ABREAST][ROWS_ABREAST_MAX * LD_X];
+    struct abreast a = {.p = p, .apart = (p->n_products + ABREAST - 1) / ABREAST, .x = x};
     for (; a.first < a.apart; a.first++)
         for (a.pair = 0; a.pair < p->n_pairs; a.pair += PAIRS_A_RUN) {
             a.n_pairs = p->n_pairs - a.pair < PAIRS_A_RUN ? p->n_pairs - a.pair : PAIRS_A_RUN;
