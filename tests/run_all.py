@@ -2,11 +2,11 @@
 """Runs all tests: the unit test programs of the build, then tests/test_*.py, fast ones first.
 
 usage: run_all.py BUILD [WORD ...]       with words, only tests whose names contain one of them
-       run_all.py BUILD --phases [BUILD=WORD,WORD ...]   all of BUILD, then of further builds the named ones ("unit": the unit test
+       run_all.py BUILD --further [BUILD=WORD,WORD ...]   all of BUILD, then of further builds the named ones ("unit": the unit test
                                                           programs), then each fuzz target for some seconds where BUILD/fuzz has them
 The last line is 'N passed, N failed' (', N skipped' may follow). Exit 0 when nothing failed and something ran.
 Each file of process tests runs in a process of its own (--file NAME), so that whatever ends one is told by another. Two programs or files
-run side by side, but for those that compare times.
+run side by side, of whatever build, but for those that compare times. Tests of a further build are named after it: asan/test_x.
 """
 import concurrent.futures
 import functools
@@ -43,14 +43,15 @@ def unit_programs(build):
         yield test["name"], test.get("command"), float(limit)  # no command: not built
 
 
-def run_program(name, command, limit_s):
+def run_program(name, command, limit_s, environment):
     """Runs one test program; returns (passed, failed, skipped) counted by cmocka's own lines where it prints them."""
     if not command:
         say(f"FAILED {name}: not built")
         return [0, 1, 0]
     started = time.monotonic()
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=limit_s,
+                              env={**os.environ, **environment})
         output, code = done.stdout.decode(errors="replace"), done.returncode
     except subprocess.TimeoutExpired as late:
         output, code = (late.stdout or b"").decode(errors="replace") + f"\nended after {limit_s} s", -signal.SIGKILL
@@ -86,7 +87,7 @@ class Result(unittest.TextTestResult):
 
 def say_end(number, _):
     """Whoever ends this process from outside is not answered with silence."""
-    print(f"FAILED ended by {signal.Signals(number).name} in {Result.running}", flush=True)
+    print(f"FAILED {Result.running}: ended by {signal.Signals(number).name}", flush=True)
     os._exit(128 + number)
 
 
@@ -106,16 +107,16 @@ def how_it_ended(code):
     return f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit {code}"
 
 
-def run_told(what, words, codes, **environment):
-    """Runs this program with other words and shows what it says, a line for each test at once, the rest at its end; its counts, or a failure
-    in words when it ended without."""
+def run_told(what, words, prefix="", **environment):
+    """Runs this program with other words and shows what it says, a line for each test at once, its name behind `prefix`, the rest at its end;
+    its counts, or a failure in words when it ended without."""
     child = subprocess.Popen([sys.executable, __file__, *words], stdout=subprocess.PIPE, text=True, errors="replace",
-                             env=dict(os.environ, **environment))
+                             env={**os.environ, **environment})
     rest, last = [], ""
     for line in child.stdout:
         line = line.rstrip("\n")
-        if re.match(r"ok |FAILED |== ", line):
-            say(line)
+        if re.match(r"ok |FAILED ", line):
+            say(line[:7] + prefix + line[7:])
         else:
             rest.append(line)
         last = line
@@ -123,41 +124,36 @@ def run_told(what, words, codes, **environment):
     counts = re.fullmatch(r"(\d+) passed, (\d+) failed(?:, (\d+) skipped)?", last)
     if counts:
         rest.pop()
-    if rest:
-        say("\n".join(rest))
+    if any(rest):
+        say("\n".join([f"== {prefix}{what}", *rest]))
     counts = [int(n or 0) for n in counts.groups()] if counts else None
-    if counts and code in codes:
+    if counts and code == 0:
         return counts
-    say(f"FAILED {what} ended before its tests did: {how_it_ended(code)}")
+    say(f"FAILED {prefix}{what} ended before its tests did: {how_it_ended(code)}")
     return add(counts or [0, 0, 0], [0, 1, 0])
-
-
-def run_file_told(name):
-    return run_told(name, ["--file", name], (0,))
 
 
 def add(a, b):
     return [x + y for x, y in zip(a, b)]
 
 
-def run_build(build, words):
-    os.environ["MGPT_BUILD"] = build  # read by harness.py
+def jobs(build, words, prefix=""):
+    """What there is to run of a build, fast ones first, and what has to run alone: functions that return counts."""
     wanted = lambda name: not words or any(word in name for word in words)
-    programs = [p for p in unit_programs(build) if wanted(p[0]) or "unit" in words]
+    environment = {"MGPT_BUILD": build, "TSAN_OPTIONS": f"suppressions={os.path.join(HERE, 'tsan.supp')}"}  # MGPT_BUILD: read by harness.py
     files = sorted(f[:-3] for f in os.listdir(HERE) if f.startswith("test_") and f.endswith(".py"))
     files = sorted(filter(wanted, files), key=lambda f: ORDER.index(f) if f in ORDER else len(ORDER))
+    file_job = lambda name: functools.partial(run_told, name, ["--file", name], prefix, **environment)
+    programs = [functools.partial(run_program, prefix + name, command, limit_s, environment)
+                for name, command, limit_s in unit_programs(build) if wanted(name) or "unit" in words]
+    return programs + [file_job(f) for f in files if f not in ALONE], [file_job(f) for f in files if f in ALONE]
+
+
+def run(together, alone):
     with concurrent.futures.ThreadPoolExecutor(SIDE_BY_SIDE) as pool:
-        counts = list(pool.map(lambda program: run_program(*program), programs))
-        counts += pool.map(run_file_told, [f for f in files if f not in ALONE])
-    counts += map(run_file_told, [f for f in files if f in ALONE])
+        counts = list(pool.map(lambda job: job(), together))
+    counts += [job() for job in alone]
     return functools.reduce(add, counts, [0, 0, 0])
-
-
-def run_phase(build, words):
-    """A build of its own in a process of its own: what a sanitizer slows down or ends must not touch the others."""
-    print(f"== {build}: {' '.join(words)}", flush=True)
-    suppressions = f"suppressions={os.path.join(HERE, 'tsan.supp')}"
-    return run_told(f"the phase {build}", [build, *words], (0, 1), TSAN_OPTIONS=suppressions)
 
 
 def run_fuzzers(build):
@@ -179,14 +175,14 @@ def main():
     if sys.argv[1:2] == ["--file"]:
         return run_file(sys.argv[2])
     build, words = os.path.abspath(sys.argv[1]), sys.argv[2:]
-    if words[:1] == ["--phases"]:
-        totals = run_build(build, [])
-        for phase in words[1:]:
-            other, _, names = phase.partition("=")
-            totals = add(totals, run_phase(os.path.abspath(other), names.split(",")))
-        totals = add(totals, run_fuzzers(build))
+    if words[:1] == ["--further"]:
+        together, alone = jobs(build, [])
+        for further in words[1:]:
+            other, _, names = further.partition("=")
+            together += jobs(os.path.abspath(other), names.split(","), os.path.basename(other) + "/")[0]
+        totals = add(run(together, alone), run_fuzzers(build))
     else:
-        totals = run_build(build, words)
+        totals = run(*jobs(build, words))
     print(counts_line(totals))
     return 1 if totals[1] or not totals[0] else 0
 

@@ -37,13 +37,13 @@ class RunnerTest(unittest.TestCase):
         self.write(end)
         said = io.StringIO()
         with contextlib.redirect_stdout(said):
-            counts = run_all.run_told("victim", ["--file", "victim"], (0,), PYTHONPATH=self.folder)
+            counts = run_all.run_told("victim", ["--file", "victim"], "asan/", PYTHONPATH=self.folder)
         return said.getvalue(), counts
 
     def test_a_whole_file(self):
         said, counts = self.told("pass")
         self.assertEqual(counts, [3, 0, 0])
-        self.assertIn("test_3_is_not_reached", said)
+        self.assertIn("ok     asan/victim.Victim.test_3_is_not_reached", said)
 
     def test_a_failure_is_counted_once(self):
         said, counts = self.told("self.fail('no')")
@@ -53,18 +53,18 @@ class RunnerTest(unittest.TestCase):
     def test_a_killed_file(self):
         said, counts = self.told("os.kill(os.getpid(), signal.SIGKILL)")
         self.assertEqual(counts, [0, 1, 0])
-        self.assertIn("FAILED victim ended before its tests did: signal 9 (SIGKILL)", said)
+        self.assertIn("FAILED asan/victim ended before its tests did: signal 9 (SIGKILL)", said)
 
     def test_a_file_that_leaves_in_silence(self):
         for code in (0, 1):
             said, counts = self.told(f"os._exit({code})")
             self.assertEqual(counts, [0, 1, 0])
-            self.assertIn(f"FAILED victim ended before its tests did: exit {code}", said)
+            self.assertIn(f"FAILED asan/victim ended before its tests did: exit {code}", said)
 
     def test_a_file_that_is_asked_to_end(self):
         said, counts = self.told("os.kill(os.getpid(), signal.SIGTERM); time.sleep(60)")
         self.assertEqual(counts, [0, 1, 0])
-        self.assertIn("FAILED ended by SIGTERM in victim.Victim.test_2_ends", said)
+        self.assertIn("FAILED asan/victim.Victim.test_2_ends: ended by SIGTERM", said)
 
     def test_a_run_that_is_asked_to_end(self):
         self.write("print('begun', flush=True); time.sleep(60)")
@@ -76,7 +76,7 @@ class RunnerTest(unittest.TestCase):
             pass
         run.send_signal(signal.SIGHUP)
         said, _ = run.communicate(timeout=60)
-        self.assertIn("FAILED ended by SIGHUP in victim.Victim.test_2_ends", said)
+        self.assertIn("FAILED victim.Victim.test_2_ends: ended by SIGHUP", said)
         self.assertEqual(run.returncode, 128 + signal.SIGHUP)
 
 

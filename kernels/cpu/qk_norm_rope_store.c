@@ -151,23 +151,23 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
     const float *angles = l->rope->values + (size_t)row->position * (size_t)d;
     const int group = shape->n_heads / shape->n_kv_heads;
     float turned[HEAD_ROOM];
+    bf16 key[HEAD_ROOM];
     for (int h = 0; h < shape->n_kv_heads; h++) {
-        bf16 key[HEAD_ROOM];
         fetch_places(&place, h, d);
-        for (int i = h * group; i < (h + 1) * group; i++) {
-            size_t at = (size_t)i * (size_t)d;
-            norm_and_turn(turned, q + at, l->norm->q_weight + at, l->norm->q_bias + at, angles, d,
-                          l->norm->eps);
-            round_head(q + at, turned, d);
+        for (int i = h * group; i <= (h + 1) * group; i++) { /* its queries, then the key */
+            const int is_key = i == (h + 1) * group;
+            size_t at = (size_t)(is_key ? h : i) * (size_t)d;
+            const bf16 *x = is_key ? k + at : q + at;
+            const float *weight = is_key ? l->norm->k_weight : l->norm->q_weight;
+            const float *bias = is_key ? l->norm->k_bias : l->norm->q_bias;
+            norm_and_turn(turned, x, weight + at, bias + at, angles, d, l->norm->eps);
+            round_head(is_key ? key : q + at, turned, d);
         }
-        size_t at = (size_t)h * (size_t)d;
-        norm_and_turn(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, angles, d,
-                      l->norm->eps);
-        round_head(key, turned, d);
         store_key(kv_keys_at(l->kv, shape, place.block, h), key, place.slot, d);
-        store_value(&place, h, v + at, row->newest, d);
+        store_value(&place, h, v + (size_t)h * (size_t)d, row->newest, d);
     }
 }
+
 VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)
 {
     if (l->shape->head_dim == 128)

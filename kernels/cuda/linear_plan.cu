@@ -146,8 +146,9 @@ enum status linear_fill_noise(struct cuda_device *cuda, void *out, enum dtype dt
 }
 
 /* *differ = 1 where the bits differ; all threads that write, write the same. */
+template <class Word>
 static __global__ void __launch_bounds__(TEST_THREADS)
-    compare_kernel(int32_t *differ, const uint16_t *a, const uint16_t *b, size_t n)
+    compare_kernel(int32_t *differ, const Word *a, const Word *b, size_t n)
 {
     bool is_equal = true;
     for (size_t i = (size_t)blockIdx.x * TEST_THREADS + threadIdx.x; i < n; i += (size_t)gridDim.x * TEST_THREADS)
@@ -191,19 +192,27 @@ static enum status begin_test(struct invariance *test, struct cuda_device *cuda,
     return st == STATUS_OK ? st : error_wrap(err, st, "memory for the test of products");
 }
 
+/* test->part with n_rows of test->whole from `first` on, word by word. */
+template <class Word>
+static enum status compare(struct cuda_device *cuda, const struct invariance *test, int first, int n_rows)
+{
+    const size_t n = (size_t)n_rows * test->y_row_bytes / sizeof(Word);
+    const unsigned n_blocks = blocks_for(n, TEST_THREADS);
+    LAUNCH(compare_kernel<Word>, dim3(n_blocks < TEST_BLOCKS_MAX ? n_blocks : (unsigned)TEST_BLOCKS_MAX), dim3(TEST_THREADS),
+           0, cuda->stream, test->differ, (const Word *)test->part,
+           (const Word *)(test->whole + (size_t)first * test->y_row_bytes), n);
+    return cuda_launched(cuda, "the test of products");
+}
+
 /* Rows [first, first + 2 << bucket) apart: are they as among all? Noted in test->differ. */
 static bool compare_part(struct cuda_device *cuda, const struct linear_plan *plan, const struct invariance *test,
                          const void *matrix, int first, int bucket)
 {
-    const size_t n = ((size_t)2 << bucket) * test->y_row_bytes / sizeof(uint16_t);
     if (linear_plan_run(cuda, plan, test->part, test->x + (size_t)first * test->x_row_bytes, matrix, bucket, false) !=
         CUBLAS_STATUS_SUCCESS)
         return false;
-    const unsigned n_blocks = blocks_for(n, TEST_THREADS);
-    LAUNCH(compare_kernel, dim3(n_blocks < TEST_BLOCKS_MAX ? n_blocks : (unsigned)TEST_BLOCKS_MAX), dim3(TEST_THREADS),
-           0, cuda->stream, test->differ,
-           (const uint16_t *)test->part, (const uint16_t *)(test->whole + (size_t)first * test->y_row_bytes), n);
-    return cuda_launched(cuda, "the test of products") == STATUS_OK;
+    const bool is_wide = test->y_row_bytes % sizeof(uint64_t) == 0;
+    return (is_wide ? compare<uint64_t> : compare<uint16_t>)(cuda, test, first, 2 << bucket) == STATUS_OK;
 }
 
 /* The last row that n rows may begin at, away from multiples of tiles, where x is aligned as the library wants it. */

@@ -370,7 +370,7 @@ def main():
     options.build = os.path.abspath(options.build)
     report = Report(options)
     if options.sim:
-        shape = Shape("hidden=64,inter=176,layers=2,heads=4,kv_heads=4,vocab=65536", 64, 176, 2, 4, 4, "32x32", 70)
+        shape = Shape("hidden=64,inter=176,layers=2,heads=4,kv_heads=4,vocab=10240", 64, 176, 2, 4, 4, "32x32", 70)
     else:
         shape = Shape("7b", 4096, 11008, options.layers, 32, 32, "768x768", 2419)
     name = device_name(report)
