@@ -65,10 +65,14 @@ struct async_copy {
 struct thread {
     thread_state state;
     fiber *runs_on;
-    const char *what;     /* the warp instruction it waits at */
-    lane_exchange *lane;  /* of its own */
+    lane_exchange *lane; /* of its own */
     std::vector<async_copy> copies;
     int n_groups;
+};
+
+struct warp {
+    int n_waiting, n_done; /* lanes */
+    const char *what;      /* the warp instruction that they wait at */
 };
 
 struct machine {
@@ -81,6 +85,7 @@ struct machine {
     std::deque<fiber> fibers; /* all of them; none is given back */
     std::vector<fiber *> idle_fibers;
     std::vector<thread> threads;
+    std::vector<warp> warps;
     std::vector<lane_exchange> lanes;
     std::vector<int> warp_order, lane_order;
     int n_threads, current;
@@ -97,6 +102,11 @@ uint64_t next_random()
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
     z = (z ^ z >> 27) * 0x94d049bb133111ebull;
     return z ^ z >> 31;
+}
+
+warp &warp_of(int index)
+{
+    return m.warps[(size_t)(index / WARP_LANES)];
 }
 
 void shuffle_order(std::vector<int> &order)
@@ -122,6 +132,7 @@ void fiber_main()
     for (;;) {
         (*m.body)();
         m.threads[(size_t)m.current].state = THREAD_DONE;
+        warp_of(m.current).n_done++;
         to_scheduler();
     }
 }
@@ -207,7 +218,7 @@ bool end_or_release()
     if (n_done + n_at_barrier < m.n_threads) {
         char why[128];
         snprintf(why, sizeof(why), "waits at '%s' for lanes of its warp that do not come",
-                 m.threads[(size_t)m.current].what);
+                 warp_of(m.current).what);
         stop_here(why);
     }
     if (n_done)
@@ -227,6 +238,7 @@ void run_block()
         t.copies.clear();
         t.n_groups = 0;
     }
+    m.warps.assign((size_t)(m.n_threads / WARP_LANES), warp{});
     do {
         shuffle_order(m.warp_order);
         shuffle_order(m.lane_order);
@@ -309,33 +321,32 @@ unsigned char *shared_memory()
 /* The last lane to come does the work for all and goes on; the others become ready. */
 lane_exchange *warp_meet(unsigned mask, const char *what, const void *in, size_t in_bytes, warp_function function)
 {
-    thread *self = &m.threads[(size_t)m.current];
-    thread *warp = &m.threads[(size_t)(m.current / WARP_LANES * WARP_LANES)];
+    thread &self = m.threads[(size_t)m.current];
+    warp &own = warp_of(m.current);
     if (mask != 0xffffffffu)
         stop_here("warp instructions of some lanes only are not modelled");
     if (in_bytes > EXCHANGE_BYTES)
         stop_here("a lane brings too many bytes");
     if (in_bytes)
-        memcpy(self->lane->in, in, in_bytes);
-    self->what = what;
-    self->state = THREAD_AT_WARP;
-    int n_waiting = 0;
-    for (int i = 0; i < WARP_LANES; i++) {
-        if (warp[i].state == THREAD_DONE)
-            stop_here("a warp instruction after lanes have ended");
-        n_waiting += warp[i].state == THREAD_AT_WARP;
-        if (warp[i].state == THREAD_AT_WARP && warp[i].what != what && strcmp(warp[i].what, what) != 0)
-            stop_here("lanes of a warp are at different instructions");
-    }
-    if (n_waiting < WARP_LANES) {
+        memcpy(self.lane->in, in, in_bytes);
+    if (own.n_done)
+        stop_here("a warp instruction after lanes have ended");
+    if (own.n_waiting++ == 0)
+        own.what = what;
+    else if (own.what != what && strcmp(own.what, what) != 0)
+        stop_here("lanes of a warp are at different instructions");
+    if (own.n_waiting < WARP_LANES) {
+        self.state = THREAD_AT_WARP;
         to_scheduler();
         return m.threads[(size_t)m.current].lane;
     }
+    thread *lanes = &m.threads[(size_t)(m.current / WARP_LANES * WARP_LANES)];
     if (function)
-        function(warp[0].lane);
+        function(lanes[0].lane);
     for (int i = 0; i < WARP_LANES; i++)
-        warp[i].state = THREAD_READY;
-    return self->lane;
+        lanes[i].state = THREAD_READY;
+    own.n_waiting = 0;
+    return self.lane;
 }
 
 void copy_async_16(void *shared, const void *global, int n_bytes)

@@ -1,9 +1,10 @@
 /*
  * memory.cpp - device memory: one range of addresses, allocations between red zones; with SIMGPU_PROTECT=1 closed to the
- * host while no device work runs (slow with much memory: the tests of the worker switch it on).
+ * host while no device work runs (slow with much memory: the tests of kernels switch it on).
  *
- * New memory holds NaN bytes (its first MiB: pages that nobody uses cost nothing). Red zones hold a pattern that is looked at after every kernel, and is NaN to whoever reads it; the address sanitizer,
- * where it is built in, sees each single access to them.
+ * New memory holds NaN bytes, freed memory and red zones a pattern that is NaN to whoever reads it (the first MiB: pages
+ * that nobody uses cost nothing); red zones are looked at after every kernel. The address sanitizer, where it is built
+ * in, sees each single access to them.
  */
 #include <cstdio>
 #include <cstdlib>
@@ -30,7 +31,7 @@ namespace simgpu
 namespace
 {
 
-enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, PAGE_BYTES = 4096, NAN_BYTE = 0xff, FILL_BYTES_MAX = 1 << 20 };
+enum { RED_ZONE_BYTES = 256, ALIGNMENT = 256, LARGE_PAGE_BYTES = 2 << 20, NAN_BYTE = 0xff, FILL_BYTES_MAX = 1 << 20 };
 const size_t ARENA_BYTES = (size_t)64 << 30;
 
 struct arena {
@@ -55,6 +56,12 @@ size_t round_up(size_t bytes, size_t to)
     return (bytes + to - 1) / to * to;
 }
 
+bool is_protected()
+{
+    static const bool is_on = setting("SIMGPU_PROTECT", 0) != 0;
+    return is_on;
+}
+
 void reserve()
 {
     if (memory.start)
@@ -62,7 +69,9 @@ void reserve()
     void *start = mmap(nullptr, ARENA_BYTES, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (start == MAP_FAILED)
         stop("no addresses for the device's memory");
-    memory.start = (char *)start;
+    memory.start = (char *)round_up((size_t)start, LARGE_PAGE_BYTES);
+    if (is_protected())
+        madvise(memory.start, ARENA_BYTES - LARGE_PAGE_BYTES, MADV_HUGEPAGE); /* the fewer pages, the faster it opens and closes */
 }
 
 /* The first gap that is large enough, red zones on both sides included. */
@@ -74,7 +83,7 @@ char *find_gap(size_t bytes)
             return at;
         at = block.first + round_up(block.second, ALIGNMENT) + 2 * RED_ZONE_BYTES;
     }
-    return at + bytes + RED_ZONE_BYTES <= memory.start + ARENA_BYTES ? at : nullptr;
+    return at + bytes + RED_ZONE_BYTES <= memory.start + ARENA_BYTES - LARGE_PAGE_BYTES ? at : nullptr;
 }
 
 void protect(int mode)
@@ -135,8 +144,7 @@ void memory_open()
 
 void memory_close()
 {
-    static const bool is_protected = setting("SIMGPU_PROTECT", 0) != 0;
-    if (!is_protected)
+    if (!is_protected())
         return;
     if (memory.is_open)
         protect(PROT_NONE);
@@ -247,7 +255,7 @@ cudaError_t cudaMalloc(void **out, size_t bytes)
     size_t end = (size_t)(start - memory.start) + bytes + tail_bytes(bytes);
     memory_open();
     if (end > memory.opened_bytes) {
-        memory.opened_bytes = round_up(end, PAGE_BYTES);
+        memory.opened_bytes = round_up(end, LARGE_PAGE_BYTES);
         protect(PROT_READ | PROT_WRITE);
     }
     UNPOISON(start, bytes);
@@ -272,7 +280,7 @@ cudaError_t cudaFree(void *freed)
         stop("freed what is no allocation of the device");
     memory_open();
     memory_check_red_zones("cudaFree");
-    paint_red(block->first, block->second);
+    paint_red(block->first, SEEN_BY_SANITIZER || block->second < FILL_BYTES_MAX ? block->second : (size_t)FILL_BYTES_MAX);
     memory_close();
     memory.used_bytes -= block->second;
     memory.blocks.erase(block);
