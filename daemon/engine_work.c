@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "daemon/engine_state.h"
 #include "daemon/limits.h"
+#include "daemon/placement.h"
 #include "model/unirep.h"
 
 static int find_open(const struct engine *engine, uint64_t id)
@@ -64,27 +65,15 @@ static int count_in_pipeline(const struct engine *engine, int pipeline)
     return n;
 }
 
-/* The pipeline that ends its present work first; those that do not stand now come last. */
 static int choose_pipeline(const struct engine *engine)
 {
-    enum { NOT_READY_NS = 1000000000 };
-    int best = 0;
-    int64_t best_backlog = INT64_MAX;
-    int best_count = 0;
-    for (int p = 0; p < engine->n_pipelines; p++) {
-        int64_t backlog = scheduler_backlog_ns(pipeline_scheduler(engine->pipelines[p]));
-        int count = count_in_pipeline(engine, p);
-        if (backlog < 0)
-            backlog = 0;
-        if (!pipeline_stages(engine->pipelines[p])->ready)
-            backlog += (int64_t)NOT_READY_NS * 3600;
-        if (backlog < best_backlog || (backlog == best_backlog && count < best_count)) {
-            best = p;
-            best_backlog = backlog;
-            best_count = count;
-        }
-    }
-    return best;
+    struct placement_load loads[ENGINE_PIPELINES_MAX];
+    for (int p = 0; p < engine->n_pipelines; p++)
+        loads[p] = (struct placement_load){
+            .is_ready = pipeline_stages(engine->pipelines[p])->ready,
+            .backlog_ns = scheduler_backlog_ns(pipeline_scheduler(engine->pipelines[p])),
+            .n_requests = count_in_pipeline(engine, p)};
+    return placement_choose(loads, engine->n_pipelines);
 }
 
 static enum status place_in_pipeline(struct engine *engine, struct open_request *open,
