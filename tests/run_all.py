@@ -179,7 +179,9 @@ def main():
         together, alone = jobs(build, [])
         for further in words[1:]:
             other, _, names = further.partition("=")
-            together += jobs(os.path.abspath(other), names.split(","), os.path.basename(other) + "/")[0]
+            more, more_alone = jobs(os.path.abspath(other), names.split(","), os.path.basename(other) + "/")
+            together += more
+            alone += more_alone
         totals = add(run(together, alone), run_fuzzers(build))
     else:
         totals = run(*jobs(build, words))
