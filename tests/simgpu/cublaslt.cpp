@@ -144,7 +144,8 @@ void multiply(const product &p)
         for (uint64_t first = 0; first < n_columns; first += COLUMNS_AT_ONCE) {
             const float *y = &columns[first * k];
             float sums[COLUMNS_AT_ONCE] = {0};
-            dots(sums, row.data() + cut, y + cut, k, k - cut);
+            if (split)
+                dots(sums, row.data() + cut, y + cut, k, k - cut);
             dots(sums, row.data(), y, k, cut);
             for (uint64_t column = first; column < n_columns && column < first + COLUMNS_AT_ONCE; column++)
                 store(p, i, column, p.alpha * sums[column - first]);

@@ -2,8 +2,8 @@
  * memory.cpp - device memory: one range of addresses, allocations between red zones; with SIMGPU_PROTECT=1 closed to the
  * host while no device work runs (slow with much memory: the tests of kernels switch it on).
  *
- * New memory holds NaN bytes, freed memory and red zones a pattern that is NaN to whoever reads it (the first MiB: pages
- * that nobody uses cost nothing); red zones are looked at after every kernel. The address sanitizer, where it is built
+ * New memory holds NaN bytes (its first MiB: pages that nobody uses cost nothing), freed memory and red zones a pattern
+ * that is NaN to whoever reads it; red zones are looked at after every kernel. The address sanitizer, where it is built
  * in, sees each single access to them.
  */
 #include <cstdio>
@@ -280,7 +280,7 @@ cudaError_t cudaFree(void *freed)
         stop("freed what is no allocation of the device");
     memory_open();
     memory_check_red_zones("cudaFree");
-    paint_red(block->first, SEEN_BY_SANITIZER || block->second < FILL_BYTES_MAX ? block->second : (size_t)FILL_BYTES_MAX);
+    paint_red(block->first, block->second);
     memory_close();
     memory.used_bytes -= block->second;
     memory.blocks.erase(block);
