@@ -148,10 +148,12 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
 }
 
 /*
- * The same for 4 to 6 rows by 1 group, of several tiles of rows. The sums are bound to registers:
- * with 12 of them, a constant and three operands the compiler finds no place for one, and a
- * processor whose other hyperthread works feels every instruction. Two pairs go in a round, which
- * fetches one line.
+ * The same for 3 to 6 rows by 1 group. The sums are bound to registers: with 12 of them, a constant
+ * and three operands the compiler finds no place for one, and a processor whose other hyperthread
+ * works feels every instruction.
+ *
+ * Two pairs go in a round, which fetches one line, or where these rows are all there are both that
+ * it used up: side by side they come faster than one a pair.
  */
 /* clang-format off */
 #define ROW_SUMS(what, input, r, low, high) what(input, r, 0, low) what(input, r, 1, high)
@@ -192,7 +194,8 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
     WIDEN_BOTH("vpunpckhwd", "vpand %1, %2, %0", pair)                                             \
     FOR_EACH_SUM(FUSE_SUM, 2 * (pair) + 1)
 
-AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const enum order order)
+AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const enum order order,
+                              const int lines)
 {
     struct tile t = *tiles;
     const __m256i constant = _mm256_set1_epi32(order == ORDER_WEIGHTS ? 0 : (int)0xffff0000u);
@@ -204,6 +207,8 @@ AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const en
         FOR_EACH_SUM(BIND_SUM, 0) /* no call may come until they are free again */
         for (int rounds = t.n_pairs / 2; rounds > 0; rounds--) {
             _mm_prefetch(t.prefetch, _MM_HINT_T0);
+            if (lines == 2)
+                _mm_prefetch(t.prefetch + 64, _MM_HINT_T0);
             t.prefetch += 2 * t.prefetch_step;
             FUSE_PAIR(0)
             FUSE_PAIR(1)
@@ -234,41 +239,40 @@ KERNEL(2, 1)
 KERNEL(2, 2)
 KERNEL(3, 1)
 KERNEL(3, 2)
-KERNEL(4, 1)
-KERNEL(5, 1)
-KERNEL(6, 1)
 
-#define BOUND_KERNEL(rows)                                                                         \
-    AVX2 static void plain_bound_##rows(const struct tile *t)                                      \
+/* alone: the only tile of rows. */
+#define BOUND_KERNEL(rows, name, lines)                                                            \
+    AVX2 static void plain_##name##_##rows(const struct tile *t)                                   \
     {                                                                                              \
-        multiply_bound(t, rows, ORDER_PLAIN);                                                      \
+        multiply_bound(t, rows, ORDER_PLAIN, lines);                                               \
     }                                                                                              \
-    AVX2 static void weights_bound_##rows(const struct tile *t)                                    \
+    AVX2 static void weights_##name##_##rows(const struct tile *t)                                 \
     {                                                                                              \
-        multiply_bound(t, rows, ORDER_WEIGHTS);                                                    \
+        multiply_bound(t, rows, ORDER_WEIGHTS, lines);                                             \
     }
-BOUND_KERNEL(4)
-BOUND_KERNEL(5)
-BOUND_KERNEL(6)
+BOUND_KERNEL(4, alone, 2)
+BOUND_KERNEL(5, alone, 2)
+BOUND_KERNEL(6, alone, 2)
+BOUND_KERNEL(3, beside, 1)
+BOUND_KERNEL(4, beside, 1)
+BOUND_KERNEL(5, beside, 1)
+BOUND_KERNEL(6, beside, 1)
 
 typedef void (*kernel)(const struct tile *t);
 
-/* For each number of rows: kernels of 1, 2 and 4 groups, as far as their sums fit. */
+/* For each number of rows: kernels of 1, 2 and 4 groups, as far as their sums fit. Of several tiles
+ * of rows each has at least 3. */
 enum { WIDTHS = 3 };
-#define TABLE(order)                                                                               \
-    {                                                                                              \
-        {order##_1_1, order##_1_2, order##_1_4}, {order##_2_1, order##_2_2},                       \
-            {order##_3_1, order##_3_2}, {order##_4_1}, {order##_5_1},                              \
-        {                                                                                          \
-            order##_6_1                                                                            \
-        }                                                                                          \
-    }
-#define BOUND_TABLE(order)                                                                         \
-    {                                                                                              \
-        [3] = {order##_bound_4}, [4] = {order##_bound_5}, [5] = { order##_bound_6 }                \
-    }
-static const kernel kernels[2][ROWS_MAX][WIDTHS] = {TABLE(plain), TABLE(weights)};
-static const kernel bound_kernels[2][ROWS_MAX][WIDTHS] = {BOUND_TABLE(plain), BOUND_TABLE(weights)};
+/* clang-format off */
+#define TABLE_ALONE(order)                                                                         \
+    {{order##_1_1, order##_1_2, order##_1_4}, {order##_2_1, order##_2_2},                          \
+     {order##_3_1, order##_3_2}, {order##_alone_4}, {order##_alone_5}, {order##_alone_6}}
+#define TABLE_BESIDE(order)                                                                        \
+    {[2] = {order##_beside_3}, [3] = {order##_beside_4}, [4] = {order##_beside_5},                 \
+     [5] = {order##_beside_6}}
+/* clang-format on */
+static const kernel alone[2][ROWS_MAX][WIDTHS] = {TABLE_ALONE(plain), TABLE_ALONE(weights)};
+static const kernel beside[2][ROWS_MAX][WIDTHS] = {TABLE_BESIDE(plain), TABLE_BESIDE(weights)};
 
 /* Run after run, in each a row after the other. */
 AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
@@ -292,8 +296,7 @@ AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, i
 AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, struct tile *t,
                              int first, int rows, int n_row_tiles)
 {
-    const kernel *of_rows =
-        rows > 3 && n_row_tiles > 1 ? bound_kernels[order][rows - 1] : kernels[order][rows - 1];
+    const kernel *of_rows = n_row_tiles > 1 ? beside[order][rows - 1] : alone[order][rows - 1];
     const bf16 *b = t->b;
     for (int group = 0, width = WIDTHS - 1; group < p->n_groups;) {
         while (!of_rows[width] || group + (1 << width) > p->n_groups)
