@@ -6,8 +6,9 @@
  *
  * Pairs go in runs whose b fits into half of the first-level cache beside what is fetched for the
  * next. Rows of a are widened before, by the caller or once a run for all columns; the inner loop
- * widens b alone and broadcasts one number a row. Tiles are 6 rows by 1 group of columns, 3 or 2 by
- * 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and leave room for operands in 16 registers.
+ * widens b alone and broadcasts one number a row. Tiles are 4 to 6 rows by 1 group of columns, 3 or
+ * 2 by 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and leave room for operands in 16
+ * registers. (3 by 2 need one more; three rows wait for memory, but beside others they go by 1.)
  * One or two rows of several products go side by side (multiply_abreast()).
  * All shapes run the same chain for an element, so the cut into tiles and runs changes no bit.
  */
