@@ -258,13 +258,13 @@ int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current,
         best_ns = round_ns[i] < best_ns ? round_ns[i] : best_ns;
     }
     /* Among those as good as the best: the most, up to one more than stages; that rides out what
-     * varies. */
-    int chosen = 0;
+     * steps differ. One stage waits for no other, so there the fewest. */
+    int enough = cost->n_stages > 1 ? cost->n_stages + 1 : 1, chosen = 0;
     for (int i = 0; i < N_TRIED; i++) {
         double slack = tried[i] == current ? COST_SLACK_STAY : COST_SLACK;
         if (round_ns[i] > best_ns * (1 + slack))
             continue;
-        bool within = tried[i] <= cost->n_stages + 1, chosen_within = chosen <= cost->n_stages + 1;
+        bool within = tried[i] <= enough, chosen_within = chosen <= enough;
         if (chosen == 0 || (within && chosen_within ? tried[i] > chosen : tried[i] < chosen))
             chosen = tried[i];
     }

@@ -151,6 +151,9 @@ static void test_number_of_micro_batches(void **state)
         /* Where reading of weights binds, each further one reads them again. */
         if (n_stages == 1)
             assert_int_equal(cost_best_slots(cost, 4, 0, 8, 800, 3e5), 1);
+        /* Where products bind they cost next to nothing, and gain one stage nothing. */
+        if (n_stages == 1)
+            assert_int_equal(cost_best_slots(cost, 4, 2, 5000, 5000, 3e5), 1);
         cost_destroy(cost);
     }
 }
