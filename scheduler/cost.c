@@ -15,14 +15,13 @@
 #include "scheduler/scheduler.h"
 
 enum {
-    COST_CORNERS = 4,
+    COST_CORNERS = 5,
     FEATURE_ONE = 0, /* the fixed part */
-    FEATURE_ROW =
-        1, /* slope up to the first corner; 2..5 are the changes of slope at the corners */
+    FEATURE_ROW = 1, /* slope up to the first corner; then the changes of slope at the corners */
     FEATURE_CONTEXT = 2 + COST_CORNERS,
     N_FEATURES = 3 + COST_CORNERS
 };
-static const double corners[COST_CORNERS] = {4, 16, 64, 256};
+static const double corners[COST_CORNERS] = {4, 8, 16, 64, 256};
 
 /* Unknown machines: products bind from 32 rows on, and 20,000 positions take as long to read as the
  * weights. */
@@ -36,7 +35,7 @@ static const double corners[COST_CORNERS] = {4, 16, 64, 256};
 #define FADE                 1e-5 /* of the prior's variance that comes back with every measurement */
 #define DRIFT                0.005 /* standard deviation of the machine's speed from one to the next */
 #define CLIP_SIGMA           3.0
-#define COST_UNEVEN          0.04 /* of a round is lost where no micro-batch is ready meanwhile */
+#define COST_UNEVEN          0.05 /* of a round is lost where no micro-batch is ready meanwhile */
 #define COST_SLACK           0.02 /* rounds this much longer than the shortest count as equal */
 #define COST_SLACK_STAY      0.04 /* for the present number of micro-batches: changing costs too */
 #define MEASURED_BEFORE_CLIP 8

@@ -2,12 +2,13 @@
  * cost.h - how long a stage needs for a step of so many tokens and so much context: t(rows,
  * context).
  *
- * In:      measured times of steps.   Out: predictions, and the number of micro-batches they make
- * best. Form:    t = p0 + piecewise linear in rows (corners at COST_CORNERS) + p_context * context.
- * A roofline max(weights, rows * products) is close to this, and so are the steps that tiles of a
- * product make. Fit:     a Kalman filter of these few numbers a stage: it starts at the prior, the
- * first measurement sets the scale, later ones correct it; old ones fade, single outliers are
- * clipped. Pure:    same measurements, same predictions.
+ * Measured times of steps go in; predictions, and the number of micro-batches they make best, come
+ * out: the same measurements give the same predictions.
+ *
+ * t = p0 + piecewise linear in rows + p_context * context. A roofline max(weights, rows * products)
+ * is close to this, and so are the steps that tiles of a product make. A Kalman filter fits these
+ * few numbers for each stage: it starts at the prior, the first measurement sets the scale, later
+ * ones correct it; old ones fade, single outliers are clipped.
  */
 #ifndef MGPT_SCHEDULER_COST_H
 #define MGPT_SCHEDULER_COST_H

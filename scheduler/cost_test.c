@@ -53,6 +53,30 @@ static void test_learns_times(void **state)
     cost_destroy(cost);
 }
 
+/* Half of the model of issue 7 in one thread with AVX2: products bind from 7 rows on. Two stages
+ * with 32 rows choose between micro-batches of 16 and of 11 by these few. */
+static void test_the_bend_of_a_cpu(void **state)
+{
+    static const struct {
+        int rows;
+        double ms;
+    } steps[] = {{2, 15.6},  {4, 20.5},  {6, 20.0},  {8, 24.0},  {10, 27.7}, {12, 31.7},
+                 {14, 37.0}, {16, 42.5}, {18, 47.0}, {20, 52.3}, {24, 60.5}};
+    enum { N_STEPS = sizeof(steps) / sizeof(steps[0]) };
+    struct cost_model *cost;
+    (void)state;
+    assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
+    for (int i = 0; i < 50 * N_STEPS; i++)
+        cost_observe(cost, 0, steps[i % N_STEPS].rows, 0,
+                     (int64_t)(steps[i % N_STEPS].ms * 1e6 * noise()));
+    for (int i = 3; i < N_STEPS; i++) {
+        double found = cost_stage_ns(cost, 0, steps[i].rows, 0) / (steps[i].ms * 1e6);
+        assert_true(found > 0.95);
+        assert_true(found < 1.05);
+    }
+    cost_destroy(cost);
+}
+
 static void test_first_measurement_sets_the_scale(void **state)
 {
     (void)state;
@@ -162,6 +186,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_learns_times),
+        cmocka_unit_test(test_the_bend_of_a_cpu),
         cmocka_unit_test(test_first_measurement_sets_the_scale),
         cmocka_unit_test(test_an_outlier_does_not_stay),
         cmocka_unit_test(test_a_slower_machine),
