@@ -6,13 +6,14 @@
  * [--heads 16] [--kv-heads 16] [--device cpu|cuda]
  *                 [--rows 1,8,32] [--steps 20] [--parts]
  *
- * Every row is a sequence of its own with `context` keys. The steps go in blocks, and before and
- * after each block read bandwidth and dense peak are measured and the larger taken, because a
- * machine's may change within seconds; limit = max(bytes read / bandwidth, operations / peak), of
- * each block. All figures are medians over the blocks, of the medians of their steps; "best" of
- * their fastest steps, for machines with other work. --parts prints the fastest call of each
- * operation with what it read, wrote and computed a second; on a device each is then waited for,
- * while steps without it are queued whole and, but for MGPT_CUDA_GRAPHS=off, replayed.
+ * Every row is a sequence of its own with `context` keys. What a virtual machine gives changes
+ * within seconds: so the steps go in blocks, all numbers of rows in turn, and before and after each
+ * block read bandwidth and dense peak are measured and the larger taken; limit = max(bytes read /
+ * bandwidth, operations / peak), of each block. All figures are medians over the blocks, of the
+ * medians of their steps; "best" of their fastest steps, for machines with other work. --parts
+ * prints the fastest call of each operation with what it read, wrote and computed a second; on a
+ * device each is then waited for, while steps without it are queued whole and, but for
+ * MGPT_CUDA_GRAPHS=off, replayed.
  */
 #include <math.h>
 #include <stdio.h>
@@ -29,7 +30,7 @@
 #include "kernels/rmsnorm.h"
 #include "kernels/silu_mul.h"
 
-enum { ROWS_MAX = 256, STEPS_MAX = 1000, N_PARTS = 9, BLOCKS = 7, LIMITS_MS = 30 };
+enum { ROWS_MAX = 256, SERIES_MAX = 16, STEPS_MAX = 1000, N_PARTS = 9, BLOCKS = 9, LIMITS_MS = 30 };
 
 static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",     "attention", "o",
                                                 "norm 2", "gate up", "silu mul", "down"};
@@ -57,7 +58,7 @@ struct bench {
     struct kv_segment segments[ROWS_MAX];
     int32_t *blocks;
     size_t kv_bytes;
-    int64_t part_ns[N_PARTS]; /* of the fastest call */
+    int64_t *part_ns; /* [N_PARTS] of the fastest call, in the series under way */
 };
 
 static void fill(struct linear_weight *w, int n_out, int n_in)
@@ -232,6 +233,7 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Sorts them. */
 static double median(double *values, int n)
 {
     qsort(values, (size_t)n, sizeof(*values), by_size);
@@ -285,74 +287,93 @@ static struct work work_of(const struct bench *b, int n)
                          .operations = 2 * (weights * n + scores) * o->layers};
 }
 
-/* Steps between two measurements of the machine, which may become faster or slower at any time. */
-struct block {
-    double bandwidth, peak; /* the larger of both measurements */
-    double memory_ms, dense_ms, limit_ms;
-    double ms, best_ms; /* median and least */
+enum { MS, BEST, LIMIT, MEMORY, DENSE, SHARE, BEST_SHARE, BANDWIDTH, PEAK, N_FIGURES };
+
+/* All steps of one number of rows. */
+struct series {
+    int n_rows;
+    int64_t part_ns[N_PARTS];
+    double figures[N_FIGURES][BLOCKS];
 };
 
-static struct block run_block(struct bench *b, int n, int n_steps, struct machine_limits *limits)
+/* Some steps between two measurements of the machine; *limits: of the one before, then of the one
+ * behind. */
+static void run_block(struct bench *b, struct series *series, int block, int n_steps,
+                      struct machine_limits *limits)
 {
     double ms[STEPS_MAX];
-    struct work work = work_of(b, n);
+    b->part_ns = series->part_ns;
     for (int i = 0; i < n_steps; i++)
-        ms[i] = (double)run_step(b, n) * 1e-6;
+        ms[i] = (double)run_step(b, series->n_rows) * 1e-6;
+    struct work work = work_of(b, series->n_rows);
     struct machine_limits before = *limits;
     *limits = measure_limits(b);
-    struct block block = {.bandwidth = fmax(before.read_bytes_s, limits->read_bytes_s),
-                          .peak = fmax(before.dense_flop_s, limits->dense_flop_s)};
-    block.memory_ms = work.bytes / block.bandwidth * 1e3;
-    block.dense_ms = block.peak > 0 ? work.operations / block.peak * 1e3 : 0;
-    block.limit_ms = fmax(block.memory_ms, block.dense_ms);
-    block.ms = median(ms, n_steps);
-    block.best_ms = ms[0];
-    return block;
+    double f[N_FIGURES];
+    f[MS] = median(ms, n_steps);
+    f[BEST] = ms[0];
+    f[BANDWIDTH] = fmax(before.read_bytes_s, limits->read_bytes_s);
+    f[PEAK] = fmax(before.dense_flop_s, limits->dense_flop_s);
+    f[MEMORY] = work.bytes / f[BANDWIDTH] * 1e3;
+    f[DENSE] = f[PEAK] > 0 ? work.operations / f[PEAK] * 1e3 : 0;
+    f[LIMIT] = fmax(f[MEMORY], f[DENSE]);
+    f[SHARE] = f[LIMIT] / f[MS];
+    f[BEST_SHARE] = f[LIMIT] / f[BEST];
+    for (int i = 0; i < N_FIGURES; i++)
+        series->figures[i][block] = f[i];
 }
 
-static void print_parts(const struct bench *b, int n)
+static void print_parts(const struct bench *b, const struct series *series)
 {
     for (int i = 0; i < N_PARTS; i++) {
-        struct work work = part_work(b, i, n);
-        double ns = (double)b->part_ns[i];
+        struct work work = part_work(b, i, series->n_rows);
+        double ns = (double)series->part_ns[i];
         printf("    %-9s %8.1f us %7.1f GB/s %8.1f GFLOP/s\n", part_names[i], ns * 1e-3,
                work.bytes / ns, work.operations / ns);
     }
 }
 
-static void bench_rows(struct bench *b, int n)
+static void print_series(const struct bench *b, struct series *series)
 {
-    enum { MS, BEST, LIMIT, MEMORY, DENSE, SHARE, BEST_SHARE, BANDWIDTH, PEAK, N_FIGURES };
-    double figures[N_FIGURES][BLOCKS];
-    struct work work = work_of(b, n);
-    for (int i = 0; i < 3; i++) /* a device loads, then records */
-        run_step(b, n);
-    memset(b->part_ns, 0, sizeof(b->part_ns));
-    struct machine_limits limits = measure_limits(b);
-    for (int i = 0; i < BLOCKS; i++) {
-        struct block block = run_block(b, n, (b->o.steps + BLOCKS - 1) / BLOCKS, &limits);
-        double values[N_FIGURES] = {[MS] = block.ms,
-                                    [BEST] = block.best_ms,
-                                    [LIMIT] = block.limit_ms,
-                                    [MEMORY] = block.memory_ms,
-                                    [DENSE] = block.dense_ms,
-                                    [SHARE] = block.limit_ms / block.ms,
-                                    [BEST_SHARE] = block.limit_ms / block.best_ms,
-                                    [BANDWIDTH] = block.bandwidth,
-                                    [PEAK] = block.peak};
-        for (int k = 0; k < N_FIGURES; k++)
-            figures[k][i] = values[k];
-    }
     double f[N_FIGURES];
-    for (int k = 0; k < N_FIGURES; k++)
-        f[k] = median(figures[k], BLOCKS);
+    for (int i = 0; i < N_FIGURES; i++)
+        f[i] = median(series->figures[i], BLOCKS);
+    struct work work = work_of(b, series->n_rows);
     printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time "
            "%.3f (best %.3f); %.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
-           n, f[MS], f[BEST], f[LIMIT], f[MEMORY], f[DENSE], f[SHARE], f[BEST_SHARE],
+           series->n_rows, f[MS], f[BEST], f[LIMIT], f[MEMORY], f[DENSE], f[SHARE], f[BEST_SHARE],
            work.bytes / f[MS] * 1e-6, f[BANDWIDTH] * 1e-9, work.operations / f[MS] * 1e-6,
            f[PEAK] * 1e-9);
     if (b->o.parts)
-        print_parts(b, n);
+        print_parts(b, series);
+}
+
+static void run_series(struct bench *b, struct series *series, int n_series)
+{
+    for (int i = 0; i < n_series; i++) {
+        b->part_ns = series[i].part_ns;
+        for (int k = 0; k < 3; k++) /* a device loads, then records */
+            run_step(b, series[i].n_rows);
+        memset(series[i].part_ns, 0, sizeof(series[i].part_ns));
+    }
+    struct machine_limits limits = measure_limits(b);
+    for (int block = 0; block < BLOCKS; block++)
+        for (int i = 0; i < n_series; i++)
+            run_block(b, &series[i], block, (b->o.steps + BLOCKS - 1) / BLOCKS, &limits);
+    for (int i = 0; i < n_series; i++)
+        print_series(b, &series[i]);
+}
+
+/* The numbers of rows in `list`, as series; -1: one of them is none, or there are too many. */
+static int read_series(struct series *series, const char *list)
+{
+    int n = 0;
+    for (const char *at = list; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        int rows = atoi(at);
+        if (rows < 1 || rows > ROWS_MAX || n == SERIES_MAX)
+            return -1;
+        series[n++].n_rows = rows;
+    }
+    return n;
 }
 
 static int read_option(struct options *o, const char *name, const char *value)
@@ -395,6 +416,13 @@ int main(int argc, char **argv)
     }
     if (b.o.steps > STEPS_MAX)
         b.o.steps = STEPS_MAX;
+    static struct series series[SERIES_MAX];
+    int n_series = read_series(series, b.o.rows);
+    if (n_series < 0) {
+        fprintf(stderr, "layer_bench: --rows '%s', expected up to %d numbers of 1..%d\n", b.o.rows,
+                SERIES_MAX, ROWS_MAX);
+        return 2;
+    }
     struct stream_options options = {
         .n_threads = b.o.threads, .device = b.o.device, .own_cpus = true};
     struct error err;
@@ -406,12 +434,9 @@ int main(int argc, char **argv)
            stream_path_name(b.stream), b.o.threads, b.o.layers, b.o.hidden, b.o.inter, b.o.heads,
            b.o.kv_heads, b.o.context);
     int rows_max = 1;
-    for (const char *at = b.o.rows; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-        rows_max = atoi(at) > rows_max ? atoi(at) : rows_max;
-    CHECK(rows_max <= ROWS_MAX);
+    for (int i = 0; i < n_series; i++)
+        rows_max = series[i].n_rows > rows_max ? series[i].n_rows : rows_max;
     make_bench(&b, rows_max);
-    for (const char *at = b.o.rows; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL)
-        if (atoi(at) >= 1)
-            bench_rows(&b, atoi(at));
+    run_series(&b, series, n_series);
     return 0;
 }
