@@ -121,15 +121,20 @@ void cost_destroy(struct cost_model *cost)
     free(cost);
 }
 
-/* Slopes are summed corner by corner and never taken below zero: more rows never cost less. */
+/*
+ * Slopes are summed corner by corner and never taken below zero: more rows never cost less. Nor are
+ * they taken above the mean cost of the rows before: together they never cost more than apart, and
+ * what noise says of larger steps than any seen would keep them from being tried.
+ */
 static double predict(const struct stage_cost *stage, double n_tokens, double n_context)
 {
     double t = stage->mean[FEATURE_ONE] > 0 ? stage->mean[FEATURE_ONE] : 0;
     double from = 0, slope = stage->mean[FEATURE_ROW];
     for (int i = 0; i <= COST_CORNERS; i++) {
         double to = i < COST_CORNERS && n_tokens > corners[i] ? corners[i] : n_tokens;
-        if (to > from && slope > 0)
-            t += slope * (to - from);
+        double taken = from > 0 && slope > t / from ? t / from : slope;
+        if (to > from && taken > 0)
+            t += taken * (to - from);
         if (to >= n_tokens)
             break;
         from = to;

@@ -149,6 +149,23 @@ static int search(const struct cost_model *cost, int most, double rows, double c
     return best;
 }
 
+/* The machine is slower while larger steps are measured. */
+static void test_rows_together_never_cost_more(void **state)
+{
+    (void)state;
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
+    for (int i = 0; i < 400; i++) {
+        int rows = 2 + 2 * (i % 40);
+        double slower = rows > 60 ? 1.3 : 1;
+        cost_observe(cost, 0, rows, 0, (int64_t)(real_ns(rows, 0) * slower * noise()));
+    }
+    for (double rows = 4; rows < 500; rows *= 1.3)
+        assert_true(cost_stage_ns(cost, 0, 2 * rows, 0) <= 2.001 * cost_stage_ns(cost, 0, rows, 0));
+    assert_int_equal(cost_best_slots(cost, 4, 1, 96, 0, 1e5), 1);
+    cost_destroy(cost);
+}
+
 static void test_number_of_micro_batches(void **state)
 {
     (void)state;
@@ -191,6 +208,7 @@ int main(void)
         cmocka_unit_test(test_an_outlier_does_not_stay),
         cmocka_unit_test(test_a_slower_machine),
         cmocka_unit_test(test_more_rows_never_cost_less),
+        cmocka_unit_test(test_rows_together_never_cost_more),
         cmocka_unit_test(test_number_of_micro_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
