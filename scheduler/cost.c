@@ -222,10 +222,17 @@ double cost_step_ns(const struct cost_model *cost, double n_tokens, double n_con
     return worst;
 }
 
+/* So many micro-batches ride out the differences between steps: one more than stages, for then one
+ * is always ready. A single stage waits for no other. */
+static int enough_slots(const struct cost_model *cost)
+{
+    return cost->n_stages > 1 ? cost->n_stages + 1 : 1;
+}
+
 /* What steps of the slowest stage take with what is lost between them, over the steps alone. */
 static double uneven(const struct cost_model *cost, int n_slots)
 {
-    return cost->n_stages > 1 && n_slots <= cost->n_stages ? 1 + COST_UNEVEN : 1;
+    return n_slots < enough_slots(cost) ? 1 + COST_UNEVEN : 1;
 }
 
 double cost_round_ns(const struct cost_model *cost, int n_slots, double n_tokens, double n_context,
@@ -261,9 +268,8 @@ int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current,
             possible ? cost_round_ns(cost, tried[i], n_tokens, n_context, overhead_ns) : INFINITY;
         best_ns = round_ns[i] < best_ns ? round_ns[i] : best_ns;
     }
-    /* Among those as good as the best: the most, up to one more than stages; that rides out what
-     * steps differ. One stage waits for no other, so there the fewest. */
-    int enough = cost->n_stages > 1 ? cost->n_stages + 1 : 1, chosen = 0;
+    /* Among those as good as the best: the most up to enough, else the fewest. */
+    int enough = enough_slots(cost), chosen = 0;
     for (int i = 0; i < N_TRIED; i++) {
         double slack = tried[i] == current ? COST_SLACK_STAY : COST_SLACK;
         if (round_ns[i] > best_ns * (1 + slack))

@@ -27,6 +27,12 @@ static double noise(void)
     return 1 + 0.03 * ((double)(random_state >> 40) / (1 << 24) - 0.5);
 }
 
+/* A step on a machine that is `slower` times as slow. */
+static void observe_rows(struct cost_model *cost, int rows, double slower)
+{
+    cost_observe(cost, 0, rows, 0, (int64_t)(slower * real_ns(rows, 0) * noise()));
+}
+
 static void test_learns_times(void **state)
 {
     (void)state;
@@ -54,7 +60,7 @@ static void test_learns_times(void **state)
 }
 
 /* Half of the model of issue 7 in one thread with AVX2: products bind from 7 rows on. Two stages
- * with 32 rows choose between micro-batches of 16 and of 11 by these few. */
+ * with 32 rows choose between micro-batches of 16 and of 11 by a few percent of these. */
 static void test_the_bend_of_a_cpu(void **state)
 {
     static const struct {
@@ -112,13 +118,11 @@ static void test_a_slower_machine(void **state)
     (void)state;
     struct cost_model *cost;
     assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
-    for (int i = 0; i < 400; i++) {
-        int rows = 8 + 8 * (i % 5);
-        cost_observe(cost, 0, rows, 0, (int64_t)(real_ns(rows, 0) * noise()));
-    }
+    for (int i = 0; i < 400; i++)
+        observe_rows(cost, 8 + 8 * (i % 5), 1);
     double before = cost_stage_ns(cost, 0, 12, 0);
     for (int i = 0; i < 100; i++)
-        cost_observe(cost, 0, 24, 0, (int64_t)(1.6 * real_ns(24, 0) * noise()));
+        observe_rows(cost, 24, 1.6);
     double after = cost_stage_ns(cost, 0, 12, 0);
     assert_true(after > 1.4 * before);
     assert_true(after < 1.8 * before);
@@ -157,8 +161,7 @@ static void test_rows_together_never_cost_more(void **state)
     assert_int_equal(cost_create(&cost, 1, NULL, NULL), STATUS_OK);
     for (int i = 0; i < 400; i++) {
         int rows = 2 + 2 * (i % 40);
-        double slower = rows > 60 ? 1.3 : 1;
-        cost_observe(cost, 0, rows, 0, (int64_t)(real_ns(rows, 0) * slower * noise()));
+        observe_rows(cost, rows, rows > 60 ? 1.3 : 1);
     }
     for (double rows = 4; rows < 500; rows *= 1.3)
         assert_true(cost_stage_ns(cost, 0, 2 * rows, 0) <= 2.001 * cost_stage_ns(cost, 0, rows, 0));
@@ -189,12 +192,12 @@ static void test_number_of_micro_batches(void **state)
         if (n_stages > 1)
             assert_int_equal(cost_best_slots(cost, 2 * n_stages + 2, 0, 5000, 5000, 3e5),
                              n_stages + 1);
-        /* Where reading of weights binds, each further one reads them again. */
-        if (n_stages == 1)
+        /* Where reading of weights binds, each further one reads them again; where products bind
+         * they cost next to nothing, and gain one stage nothing. */
+        if (n_stages == 1) {
             assert_int_equal(cost_best_slots(cost, 4, 0, 8, 800, 3e5), 1);
-        /* Where products bind they cost next to nothing, and gain one stage nothing. */
-        if (n_stages == 1)
             assert_int_equal(cost_best_slots(cost, 4, 2, 5000, 5000, 3e5), 1);
+        }
         cost_destroy(cost);
     }
 }

@@ -113,7 +113,7 @@ class Bench:
         return parse_layer_bench(out), out
 
     def decode_steps(self):
-        steps, out = self.layer_bench("1,8,32", 2, self.shape["layers"], steps=63)
+        steps, out = self.layer_bench("1,8,32", 2, self.shape["layers"], steps=60)
         path = re.search(r"path (\w+)", out).group(1)
         self.steps = steps
         for n, step in steps.items():
