@@ -275,6 +275,7 @@ FOR_EACH_PATH(attend, (const struct unit *u), (u))
 struct task {
     const struct attention_launch *l;
     struct stream *stream;
+    struct unit_slices *slices;
     int failed; /* written by any thread that finds no memory */
 };
 
@@ -283,6 +284,7 @@ static void attend_share(void *context, int thread_index, int n_threads)
     struct task *task = context;
     const struct attention_shape *shape = task->l->shape;
     struct space space;
+    (void)n_threads;
     char *scratch = stream_scratch(task->stream, thread_index, lay_out(&space, NULL, shape));
     if (!scratch) {
         __atomic_store_n(&task->failed, 1, __ATOMIC_RELAXED);
@@ -292,7 +294,7 @@ static void attend_share(void *context, int thread_index, int n_threads)
     enum code_path path = stream_code_path(task->stream);
     attend_function attend = attend_of(path);
     struct unit_walk walk;
-    unit_walk_begin(&walk, task->l, n_queries_max(shape), thread_index, n_threads);
+    unit_walk_begin(&walk, task->slices, thread_index);
     struct unit u = {.l = task->l,
                      .group = shape->n_heads / shape->n_kv_heads,
                      .head_dim = shape->head_dim,
@@ -301,11 +303,10 @@ static void attend_share(void *context, int thread_index, int n_threads)
                      .multiply = tile_multiply_any_of(path),
                      .space = &space};
     struct unit_place next;
-    for (int more = unit_walk_next(&walk, &next); more;) {
-        u.place = next;
-        more = unit_walk_next(&walk, &next);
-        u.next_keys =
-            more ? kv_keys_at(u.l->kv, shape, next.segment->blocks[0], next.kv_head) : NULL;
+    while (unit_walk_next(&walk, &u.place)) {
+        u.next_keys = unit_walk_peek(&walk, &next)
+                          ? kv_keys_at(u.l->kv, shape, next.segment->blocks[0], next.kv_head)
+                          : NULL;
         u.a_head = u.place.n_rows * u.group;
         u.n_queries = u.place.n_heads * u.a_head;
         attend(&u);
@@ -314,7 +315,9 @@ static void attend_share(void *context, int thread_index, int n_threads)
 
 enum status attention_cpu(const struct attention_launch *launch, struct stream *stream)
 {
-    struct task task = {launch, stream, 0};
+    struct unit_slices slices;
+    unit_slices_init(&slices, launch, n_queries_max(launch->shape), stream_n_threads(stream));
+    struct task task = {launch, stream, &slices, 0};
     stream_parallel(stream, attend_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

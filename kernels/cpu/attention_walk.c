@@ -5,6 +5,9 @@
 
 #include "kernels/kv_layout.h"
 
+/* Heads of one row are read several at a time (tile_products_abreast()): a slice has as many. */
+enum { HEADS_A_SLICE = 4, SLICES_A_THREAD = 16, SLICES_AN_ITEM = 4, SLICES_LEAST = 4 };
+
 static int min_int(int a, int b)
 {
     return a < b ? a : b;
@@ -17,47 +20,94 @@ static int64_t head_cost(const struct kv_segment *s, int first, int n_rows)
     return (int64_t)n_rows * (s->start + first + n_rows + KV_GROUP);
 }
 
-void unit_walk_begin(struct unit_walk *walk, const struct attention_launch *l, int queries_max,
-                     int thread_index, int n_threads)
+static int group_of(const struct attention_launch *l)
 {
-    int group = l->shape->n_heads / l->shape->n_kv_heads;
-    int rows = queries_max > group ? queries_max / group : 1;
-    *walk = (struct unit_walk){.l = l, .queries_max = queries_max, .rows_a_unit = rows};
-    int64_t cost = 0;
-    for (int i = 0; i < l->n_segments; i++)
-        for (int first = 0; first < l->segments[i].n_rows; first += rows)
-            cost +=
-                head_cost(&l->segments[i], first, min_int(rows, l->segments[i].n_rows - first)) *
-                l->shape->n_kv_heads;
-    stream_share(cost, thread_index, n_threads, &walk->from, &walk->to);
+    return l->shape->n_heads / l->shape->n_kv_heads;
+}
+
+void unit_slices_init(struct unit_slices *slices, const struct attention_launch *l, int queries_max,
+                      int n_threads)
+{
+    const int n_kv_heads = l->shape->n_kv_heads, group = group_of(l);
+    int64_t n_heads = 0;
+    slices->l = l;
+    slices->queries_max = queries_max;
+    slices->rows_a_unit = queries_max > group ? queries_max / group : 1;
+    slices->cost = 0;
+    for (int i = 0; i < l->n_segments; i++) {
+        const struct kv_segment *s = &l->segments[i];
+        for (int first = 0; first < s->n_rows; first += slices->rows_a_unit) {
+            int n_rows = min_int(slices->rows_a_unit, s->n_rows - first);
+            slices->cost += head_cost(s, first, n_rows) * n_kv_heads;
+            n_heads += n_kv_heads;
+        }
+    }
+    int n_slices = (int)(n_heads / HEADS_A_SLICE), most = n_threads * SLICES_A_THREAD;
+    int item_slices = n_threads > 1 && n_slices >= most ? SLICES_AN_ITEM : 1;
+    int n_items = n_slices >= most ? most / item_slices : n_slices;
+    if (n_threads == 1 || n_slices < n_threads * SLICES_LEAST)
+        n_items = n_threads;
+    slices->n = n_items * item_slices;
+    share_queue_init(&slices->queue, n_items, item_slices, n_threads);
+}
+
+void unit_walk_begin(struct unit_walk *walk, struct unit_slices *slices, int thread_index)
+{
+    *walk = (struct unit_walk){.slices = slices, .thread_index = thread_index, .last_middle = -1};
+}
+
+static int take_slices(struct unit_walk *w)
+{
+    struct unit_slices *slices = w->slices;
+    int n, first = share_queue_take(&slices->queue, w->thread_index, &n);
+    int64_t unused;
+    if (first < 0)
+        return 0;
+    stream_share(slices->cost, first, slices->n, &w->from, &unused);
+    stream_share(slices->cost, first + n - 1, slices->n, &unused, &w->to);
+    if (w->from <= w->last_middle) { /* another's, that lie before what was ours */
+        w->segment = w->first = w->kv_head = 0;
+        w->passed = 0;
+        w->last_middle = -1;
+    }
+    return 1;
 }
 
 static void next_rows(struct unit_walk *w)
 {
     w->kv_head = 0;
-    w->first += w->rows_a_unit;
-    if (w->first >= w->l->segments[w->segment].n_rows) {
+    w->first += w->slices->rows_a_unit;
+    if (w->first >= w->slices->l->segments[w->segment].n_rows) {
         w->first = 0;
         w->segment++;
     }
 }
 
-int unit_walk_next(struct unit_walk *w, struct unit_place *place)
+static void pass_heads(struct unit_walk *w, int n, int64_t cost)
 {
-    const struct attention_shape *shape = w->l->shape;
-    int group = shape->n_heads / shape->n_kv_heads;
-    while (w->segment < w->l->n_segments) {
-        const struct kv_segment *s = &w->l->segments[w->segment];
-        int n_rows = min_int(w->rows_a_unit, s->n_rows - w->first),
-            heads_max = w->queries_max / (n_rows * group);
+    w->passed += n * cost;
+    w->last_middle = w->passed - cost + cost / 2;
+    w->kv_head += n;
+}
+
+/* 0: none is left in the slices under way. */
+static int next_of_slices(struct unit_walk *w, struct unit_place *place)
+{
+    const struct unit_slices *slices = w->slices;
+    const struct attention_launch *l = slices->l;
+    const int n_kv_heads = l->shape->n_kv_heads, group = group_of(l);
+    while (w->segment < l->n_segments) {
+        const struct kv_segment *s = &l->segments[w->segment];
+        int n_rows = min_int(slices->rows_a_unit, s->n_rows - w->first),
+            heads_max = slices->queries_max / (n_rows * group);
         int64_t cost = head_cost(s, w->first, n_rows);
         *place = (struct unit_place){s, w->first, n_rows, 0, 0};
-        for (; w->kv_head < shape->n_kv_heads; w->kv_head++, w->passed += cost) {
+        if (w->passed + (n_kv_heads - w->kv_head) * cost <= w->from)
+            pass_heads(w, n_kv_heads - w->kv_head, cost);
+        for (; w->kv_head < n_kv_heads; pass_heads(w, 1, cost)) {
             int64_t middle = w->passed + cost / 2;
-            if (middle >= w->to)
+            if (middle >= w->to || (place->n_heads && place->n_heads >= heads_max))
                 return place->n_heads > 0;
-            if (place->n_heads && place->n_heads >= heads_max)
-                return 1;
             if (middle < w->from)
                 continue;
             if (!place->n_heads++)
@@ -68,4 +118,22 @@ int unit_walk_next(struct unit_walk *w, struct unit_place *place)
             return 1;
     }
     return 0;
+}
+
+int unit_walk_next(struct unit_walk *walk, struct unit_place *place)
+{
+    while (!next_of_slices(walk, place))
+        if (!take_slices(walk))
+            return 0;
+    return 1;
+}
+
+int unit_walk_peek(const struct unit_walk *walk, struct unit_place *place)
+{
+    const struct attention_launch *l = walk->slices->l;
+    if (walk->segment >= l->n_segments)
+        return 0;
+    *place = (struct unit_place){
+        .segment = &l->segments[walk->segment], .first = walk->first, .kv_head = walk->kv_head};
+    return 1;
 }

@@ -1,13 +1,28 @@
 /*
- * attention_walk.h - the order in which a thread goes through its part of an attention launch.
+ * attention_walk.h - how an attention launch is cut into units, and which thread does which.
  *
  * A unit is some consecutive kv heads and some consecutive rows of one segment, so few that its
- * query vectors are at most `queries_max` (or one row and head).
+ * query vectors are at most `queries_max` (or one row and head). The launch's units in a row are
+ * cut into slices of about equal cost; each thread has a run of them, and who is done early takes
+ * some of the others' (share_queue.h).
  */
 #ifndef MGPT_KERNELS_CPU_ATTENTION_WALK_H
 #define MGPT_KERNELS_CPU_ATTENTION_WALK_H
 
 #include "kernels/attention_launch.h"
+#include "kernels/cpu/share_queue.h"
+
+struct unit_slices {
+    const struct attention_launch *l;
+    int queries_max, rows_a_unit;
+    int64_t cost; /* of all */
+    int n;
+    struct share_queue queue;
+};
+
+/* Before the threads start. */
+void unit_slices_init(struct unit_slices *slices, const struct attention_launch *l, int queries_max,
+                      int n_threads);
 
 struct unit_place {
     const struct kv_segment *segment;
@@ -16,19 +31,21 @@ struct unit_place {
 };
 
 struct unit_walk {
-    const struct attention_launch *l;
-    int queries_max, rows_a_unit;
-    int64_t from, to,
-        passed; /* cost of this thread's share, and of what lies before the next head */
+    struct unit_slices *slices;
+    int thread_index;
+    int64_t from, to; /* of the whole cost: the slices under way */
+    /* Cost of what lies before the next head, and up to the middle of the last one. */
+    int64_t passed, last_middle;
     int segment, first, kv_head; /* of the next head */
 };
 
-/* The share of thread_index: the heads (of a run of rows) whose middle lies in its part of the
- * whole cost. */
-void unit_walk_begin(struct unit_walk *walk, const struct attention_launch *l, int queries_max,
-                     int thread_index, int n_threads);
+void unit_walk_begin(struct unit_walk *walk, struct unit_slices *slices, int thread_index);
 
-/* 0: no more. */
+/* The next unit of this thread, for it alone: of heads (of a run of rows) whose middle lies in its
+ * slices. 0: no more. */
 int unit_walk_next(struct unit_walk *walk, struct unit_place *place);
+
+/* The segment and kv head that come behind, most likely this thread's too. 0: the launch ends. */
+int unit_walk_peek(const struct unit_walk *walk, struct unit_place *place);
 
 #endif
