@@ -252,6 +252,7 @@ enum status engine_create(struct engine **out, const struct engine_options *opti
     if (st == STATUS_OK)
         st = create_workers(engine, err);
     if (st == STATUS_OK) {
+        engine_publish(engine, clock_monotonic_ns());
         st = start_thread(engine, err);
     }
     if (st != STATUS_OK) {

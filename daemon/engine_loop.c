@@ -226,7 +226,7 @@ static void follow_work(struct engine *engine, int64_t now_ms)
     engine->working = working;
 }
 
-static void publish(struct engine *engine, int64_t now_ns)
+void engine_publish(struct engine *engine, int64_t now_ns)
 {
     const struct error *failure = find_failure(engine);
     bool ready = is_ready(engine);
@@ -276,7 +276,7 @@ static void run(struct engine *engine)
         engine_fail_all(engine, &err, now_ns / 1000000);
     }
     follow_work(engine, now_ns / 1000000);
-    publish(engine, now_ns);
+    engine_publish(engine, now_ns);
 }
 
 static void stop_workers(struct engine *engine)

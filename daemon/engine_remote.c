@@ -95,21 +95,28 @@ void engine_remote_message(struct engine *engine, const struct frame_peer *peer,
     remote_on_message(engine->remote, peer, message, now_ns / 1000000);
 }
 
-/* Those whose place is free again, for the log and for whoever asks. */
-static void tell_missing(struct engine *engine)
+/* Places of remote workers that are empty. */
+static int count_missing(const struct engine *engine)
 {
     int n = 0;
+    for (int p = 0; p < engine->n_pipelines; p++)
+        n += stages_n_missing(pipeline_stages(engine->pipelines[p]));
+    return n;
+}
+
+static void log_missing(struct engine *engine)
+{
+    int n = count_missing(engine);
     const char *first = "";
     for (int p = engine->n_pipelines - 1; p >= 0; p--) {
         const struct stages *stages = pipeline_stages(engine->pipelines[p]);
-        n += stages_n_missing(stages);
         for (int k = stages->n - 1; k >= 0; k--)
             if (stages->list[k].worker.is_remote && !worker_is_alive(&stages->list[k].worker))
                 first = stages->list[k].worker.name;
     }
-    if (n == engine->n_missing)
+    if (n == engine->n_missing_logged)
         return;
-    engine->n_missing = n;
+    engine->n_missing_logged = n;
     if (n > 0)
         log_info("engine", "waiting for workers missing=%d places=%d first=\"%s\" endpoint=%s", n,
                  engine->remote_places.n, first, remote_endpoint(engine->remote));
@@ -133,7 +140,7 @@ void engine_deal_places(struct engine *engine, int64_t now_ms)
         }
     }
     remote_tell_waiting(engine->remote);
-    tell_missing(engine);
+    log_missing(engine);
 }
 
 /* Together the stages cannot work: those who came from elsewhere go, and others may come. */
@@ -150,7 +157,7 @@ void engine_dismiss_all(struct engine *engine, const struct error *err, int64_t 
 void engine_fill_remote(const struct engine *engine, struct engine_stats *out)
 {
     out->n_remote = engine->remote_places.n;
-    out->n_remote_missing = engine->n_missing;
+    out->n_remote_missing = count_missing(engine);
     out->n_remote_spare = engine->remote ? remote_n_waiting(engine->remote) : 0;
     out->remote_notice[0] = out->remote_endpoint[0] = 0;
     if (!engine->remote)

@@ -51,7 +51,7 @@ struct engine {
     struct remote_places remote_places;
     struct remote *remote; /* NULL: every stage runs here */
     char link_host[ENDPOINT_HOST_BYTES];
-    int n_missing;              /* places of remote workers that were empty at the last look */
+    int n_missing_logged;       /* empty places of remote workers, when the log last told */
     struct open_request **open; /* [queue_max] */
     int n_open;
     zmq_pollitem_t *items; /* [items_max] */
@@ -76,6 +76,9 @@ struct engine {
 
 /* The thread. */
 void *engine_loop(void *engine);
+
+/* What engine_stats() gives; on the loop's thread, and once before it runs. */
+void engine_publish(struct engine *engine, int64_t now_ns);
 
 /* engine_room.c: true when the number of KV blocks was chosen; called until then. */
 bool engine_choose_blocks(struct engine *engine, int64_t now_ms);
