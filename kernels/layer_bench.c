@@ -10,7 +10,8 @@
  * within seconds: so the steps go in blocks, all numbers of rows in turn, and before and after each
  * block read bandwidth and dense peak are measured and the larger taken; limit = max(bytes read /
  * bandwidth, operations / peak), of each block. All figures are medians over the blocks, of the
- * medians of their steps; "best" of their fastest steps, for machines with other work. --parts
+ * medians of their steps. For machines with other work: "best" of their fastest steps, "as given"
+ * of the mean step beside the limit by what the machine gave around it in the mean. --parts
  * prints the fastest call of each operation with what it read, wrote and computed a second; on a
  * device each is then waited for, while steps without it are queued whole and, but for
  * MGPT_CUDA_GRAPHS=off, replayed.
@@ -287,7 +288,7 @@ static struct work work_of(const struct bench *b, int n)
                          .operations = 2 * (weights * n + scores) * o->layers};
 }
 
-enum { MS, BEST, LIMIT, MEMORY, DENSE, SHARE, BEST_SHARE, BANDWIDTH, PEAK, N_FIGURES };
+enum { MS, BEST, LIMIT, MEMORY, DENSE, SHARE, BEST_SHARE, GIVEN_SHARE, BANDWIDTH, PEAK, N_FIGURES };
 
 /* All steps of one number of rows. */
 struct series {
@@ -296,15 +297,28 @@ struct series {
     double figures[N_FIGURES][BLOCKS];
 };
 
+static double memory_ms(const struct work *work, double bytes_s)
+{
+    return work->bytes / bytes_s * 1e3;
+}
+
+/* flop_s 0: not measured. */
+static double dense_ms(const struct work *work, double flop_s)
+{
+    return flop_s > 0 ? work->operations / flop_s * 1e3 : 0;
+}
+
 /* Some steps between two measurements of the machine; *limits: of the one before, then of the one
  * behind. */
 static void run_block(struct bench *b, struct series *series, int block, int n_steps,
                       struct machine_limits *limits)
 {
-    double ms[STEPS_MAX];
+    double ms[STEPS_MAX], sum_ms = 0;
     b->part_ns = series->part_ns;
-    for (int i = 0; i < n_steps; i++)
+    for (int i = 0; i < n_steps; i++) {
         ms[i] = (double)run_step(b, series->n_rows) * 1e-6;
+        sum_ms += ms[i];
+    }
     struct work work = work_of(b, series->n_rows);
     struct machine_limits before = *limits;
     *limits = measure_limits(b);
@@ -313,11 +327,14 @@ static void run_block(struct bench *b, struct series *series, int block, int n_s
     f[BEST] = ms[0];
     f[BANDWIDTH] = fmax(before.read_bytes_s, limits->read_bytes_s);
     f[PEAK] = fmax(before.dense_flop_s, limits->dense_flop_s);
-    f[MEMORY] = work.bytes / f[BANDWIDTH] * 1e3;
-    f[DENSE] = f[PEAK] > 0 ? work.operations / f[PEAK] * 1e3 : 0;
+    f[MEMORY] = memory_ms(&work, f[BANDWIDTH]);
+    f[DENSE] = dense_ms(&work, f[PEAK]);
     f[LIMIT] = fmax(f[MEMORY], f[DENSE]);
     f[SHARE] = f[LIMIT] / f[MS];
     f[BEST_SHARE] = f[LIMIT] / f[BEST];
+    double bytes_s = (before.read_mean_bytes_s + limits->read_mean_bytes_s) / 2;
+    double flop_s = (before.dense_mean_flop_s + limits->dense_mean_flop_s) / 2;
+    f[GIVEN_SHARE] = fmax(memory_ms(&work, bytes_s), dense_ms(&work, flop_s)) / (sum_ms / n_steps);
     for (int i = 0; i < N_FIGURES; i++)
         series->figures[i][block] = f[i];
 }
@@ -339,10 +356,10 @@ static void print_series(const struct bench *b, struct series *series)
         f[i] = median(series->figures[i], BLOCKS);
     struct work work = work_of(b, series->n_rows);
     printf("rows %3d: %.3f ms (best %.3f), limit %.3f ms (memory %.3f, dense %.3f), limit/time "
-           "%.3f (best %.3f); %.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
+           "%.3f (best %.3f, as given %.3f); %.1f GB/s of %.1f, %.0f GFLOP/s of %.0f\n",
            series->n_rows, f[MS], f[BEST], f[LIMIT], f[MEMORY], f[DENSE], f[SHARE], f[BEST_SHARE],
-           work.bytes / f[MS] * 1e-6, f[BANDWIDTH] * 1e-9, work.operations / f[MS] * 1e-6,
-           f[PEAK] * 1e-9);
+           f[GIVEN_SHARE], work.bytes / f[MS] * 1e-6, f[BANDWIDTH] * 1e-9,
+           work.operations / f[MS] * 1e-6, f[PEAK] * 1e-9);
     if (b->o.parts)
         print_parts(b, series);
 }

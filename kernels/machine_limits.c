@@ -3,11 +3,32 @@
  */
 #include "kernels/machine_limits.h"
 
+#include <math.h>
+
 #include "base/clock.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 
 enum { READ_AHEAD_BYTES = 2048, READS_A_TURN = 4, STREAMS = 4, PEAK_TURNS = 20000 };
+
+/* Rounds of a loop. */
+struct rounds {
+    double best; /* the most a second */
+    double amount, ns;
+};
+
+static void count_round(struct rounds *rounds, double amount, int64_t start_ns, int64_t end_ns)
+{
+    double ns = (double)(end_ns - start_ns);
+    rounds->best = fmax(rounds->best, amount * 1e9 / ns);
+    rounds->amount += amount;
+    rounds->ns += ns;
+}
+
+static double mean_of(const struct rounds *rounds)
+{
+    return rounds->ns > 0 ? rounds->amount * 1e9 / rounds->ns : 0;
+}
 
 struct read_task {
     const char *buffer;
@@ -67,10 +88,13 @@ static void read_share(void *context, int thread_index, int n_threads)
                  launch->task->sums[thread_index]);
 }
 
-static enum status measure_reading(double *bytes_s, struct stream *stream, size_t buffer_bytes,
-                                   int ms, struct error *err)
+/* The better one of two ways of reading counts. */
+static enum status measure_reading(struct machine_limits *limits, struct stream *stream,
+                                   size_t buffer_bytes, int ms, struct error *err)
 {
+    enum { WAYS = 2 };
     struct read_task task = {.bytes = buffer_bytes};
+    struct rounds rounds[WAYS] = {{.best = 0}};
     void *buffer;
     enum status st = stream_alloc(stream, &buffer, task.bytes, err);
     if (st != STATUS_OK)
@@ -78,15 +102,18 @@ static enum status measure_reading(double *bytes_s, struct stream *stream, size_
     memset(buffer, 1, task.bytes);
     task.buffer = buffer;
     enum code_path path = stream_code_path(stream);
-    const read_function ways[] = {read_one_of(path), read_several_of(path)};
+    const read_function ways[WAYS] = {read_one_of(path), read_several_of(path)};
     int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now = 0;
-    for (int round = 0; round < 2 || now < end; round++) {
-        struct read_launch launch = {&task, ways[round % 2]};
+    for (int round = 0; round < WAYS || now < end; round++) {
+        struct read_launch launch = {&task, ways[round % WAYS]};
         int64_t start = clock_monotonic_ns();
         stream_parallel(stream, read_share, &launch);
         now = clock_monotonic_ns();
-        double here = (double)task.bytes * 1e9 / (double)(now - start);
-        *bytes_s = here > *bytes_s ? here : *bytes_s;
+        count_round(&rounds[round % WAYS], (double)task.bytes, start, now);
+    }
+    for (int i = 0; i < WAYS; i++) {
+        limits->read_bytes_s = fmax(limits->read_bytes_s, rounds[i].best);
+        limits->read_mean_bytes_s = fmax(limits->read_mean_bytes_s, mean_of(&rounds[i]));
     }
     stream_free(stream, buffer, task.bytes);
     return STATUS_OK;
@@ -185,12 +212,14 @@ static double peak_of_tile(tile_multiply multiply, int turns)
 struct peak_task {
     enum code_path path;
     int turns;
-    double operations; /* of one thread */
+    double operations;                         /* of one thread, a round */
+    struct rounds threads[STREAM_THREADS_MAX]; /* each by itself: they wait for each other */
 };
 
 static void peak_share(void *context, int thread_index, int n_threads)
 {
     struct peak_task *task = context;
+    int64_t start = clock_monotonic_ns();
     (void)n_threads;
     double operations;
 #if defined(__x86_64__)
@@ -203,30 +232,37 @@ static void peak_share(void *context, int thread_index, int n_threads)
     else
 #endif
         operations = peak_of_tile(tile_multiply_of(task->path), task->turns);
+    operations *= task->turns;
+    count_round(&task->threads[thread_index], operations, start, clock_monotonic_ns());
     if (thread_index == 0)
-        task->operations = operations * task->turns;
+        task->operations = operations;
 }
 
-static double measure_peak(struct stream *stream, int ms)
+static void measure_peak(struct machine_limits *limits, struct stream *stream, int ms)
 {
-    struct peak_task task = {stream_code_path(stream), PEAK_TURNS, 0};
+    struct peak_task task = {.path = stream_code_path(stream), .turns = PEAK_TURNS};
+    struct rounds together = {.best = 0};
+    const int n_threads = stream_n_threads(stream);
     int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now;
-    double best = 0;
     do {
         int64_t start = clock_monotonic_ns();
         stream_parallel(stream, peak_share, &task);
         now = clock_monotonic_ns();
-        double here = task.operations * stream_n_threads(stream) * 1e9 / (double)(now - start);
-        best = here > best ? here : best;
+        count_round(&together, task.operations * n_threads, start, now);
     } while (now < end);
-    return best;
+    double mean = 0;
+    for (int i = 0; i < n_threads; i++)
+        mean += mean_of(&task.threads[i]);
+    limits->dense_flop_s = together.best;
+    limits->dense_mean_flop_s = fmin(mean, together.best); /* the best includes the joining */
 }
 
 /* A device copies one half of the buffer to the other: as many bytes are read as written. */
-static enum status measure_copies(double *bytes_s, struct stream *stream, size_t buffer_bytes,
-                                  int ms, struct error *err)
+static enum status measure_copies(struct machine_limits *limits, struct stream *stream,
+                                  size_t buffer_bytes, int ms, struct error *err)
 {
     enum { COPIES = 8 };
+    struct rounds rounds = {.best = 0};
     const size_t half = buffer_bytes / 2;
     char *buffer;
     enum status st = stream_alloc(stream, (void **)&buffer, buffer_bytes, err);
@@ -239,9 +275,10 @@ static enum status measure_copies(double *bytes_s, struct stream *stream, size_t
         if (st == STATUS_OK)
             st = stream_wait(stream, err);
         now = clock_monotonic_ns();
-        double here = 2.0 * COPIES * (double)half * 1e9 / (double)(now - start);
-        *bytes_s = here > *bytes_s ? here : *bytes_s;
+        count_round(&rounds, 2.0 * COPIES * (double)half, start, now);
     }
+    limits->read_bytes_s = rounds.best;
+    limits->read_mean_bytes_s = mean_of(&rounds);
     stream_free(stream, buffer, buffer_bytes);
     return st;
 }
@@ -251,7 +288,7 @@ enum status machine_limits_measure(struct machine_limits *limits, struct stream 
 {
     *limits = (struct machine_limits){0};
     if (stream_device(stream))
-        return measure_copies(&limits->read_bytes_s, stream, buffer_bytes, ms, err);
-    limits->dense_flop_s = measure_peak(stream, ms);
-    return measure_reading(&limits->read_bytes_s, stream, buffer_bytes, ms, err);
+        return measure_copies(limits, stream, buffer_bytes, ms, err);
+    measure_peak(limits, stream, ms);
+    return measure_reading(limits, stream, buffer_bytes, ms, err);
 }

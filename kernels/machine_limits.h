@@ -16,14 +16,17 @@ struct machine_limits {
                             by copies inside it */
     double dense_flop_s; /* bf16 products of the stream's code path out of registers; a product and
                             a sum are 2; on a device 0: not measured */
+    /* The same of all rounds together: what the machine gave. A guest on the other hyperthread of a
+     * core takes part of it away, and no counter of ours shows that. At most the best. */
+    double read_mean_bytes_s, dense_mean_flop_s;
 };
 
 /* A buffer that no cache of today's machines holds; tests take less. */
 enum { MACHINE_LIMITS_BUFFER_BYTES = 256 << 20 };
 
 /*
- * Measures for about `ms` milliseconds each (a round at least) and keeps the best of several
- * rounds, since other programs only slow it down. The buffer is read whole in each round.
+ * Measures for about `ms` milliseconds each (a round at least): the best of several rounds, since
+ * other programs only slow it down, and their mean. The buffer is read whole in each round.
  * STATUS_NOMEM: no memory for the buffer.
  */
 enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream,

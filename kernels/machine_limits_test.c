@@ -1,6 +1,6 @@
 /*
- * machine_limits_test.c - goal: on every code path both limits come out as possible numbers, and no
- * memory is said.
+ * machine_limits_test.c - goal: on every code path both limits come out as possible numbers, their
+ * means not above the best, and no memory is said.
  */
 #include "kernels/test_tools.h"
 
@@ -15,6 +15,8 @@ static void check_limits(enum code_path path)
            limits.read_bytes_s * 1e-9, limits.dense_flop_s * 1e-9);
     assert_true(limits.read_bytes_s > 1e6 && limits.read_bytes_s < 1e14);
     assert_true(limits.dense_flop_s > 1e6 && limits.dense_flop_s < 1e15);
+    assert_true(limits.read_mean_bytes_s > 0 && limits.read_mean_bytes_s <= limits.read_bytes_s);
+    assert_true(limits.dense_mean_flop_s > 0 && limits.dense_mean_flop_s <= limits.dense_flop_s);
     stream_destroy(stream);
 }
 

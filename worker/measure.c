@@ -25,8 +25,10 @@ static enum status measure_with(const struct measure *measure, int n_threads, st
     if (st == STATUS_OK && n_threads == 1)
         printf("{\"code_path\": \"%s\", \"limits\": [", code_path_name(stream_code_path(stream)));
     if (st == STATUS_OK)
-        printf("%s{\"threads\": %d, \"read_bytes_s\": %.6g, \"dense_flop_s\": %.6g}",
-               n_threads == 1 ? "" : ", ", n_threads, limits.read_bytes_s, limits.dense_flop_s);
+        printf("%s{\"threads\": %d, \"read_bytes_s\": %.6g, \"dense_flop_s\": %.6g, "
+               "\"read_mean_bytes_s\": %.6g, \"dense_mean_flop_s\": %.6g}",
+               n_threads == 1 ? "" : ", ", n_threads, limits.read_bytes_s, limits.dense_flop_s,
+               limits.read_mean_bytes_s, limits.dense_mean_flop_s);
     stream_destroy(stream);
     return st;
 }

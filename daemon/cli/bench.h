@@ -99,19 +99,22 @@ enum status bench_http_open(struct bench_target **out, const struct bench_settin
 struct bench_limit {
     int threads;
     double read_bytes_s, dense_flop_s;
+    double read_mean_bytes_s, dense_mean_flop_s; /* what the machine gave, other guests and all */
 };
 
 struct bench_machine {
     char cpu[BENCH_TEXT_BYTES], kernel[BENCH_TEXT_BYTES], code_path[BENCH_TEXT_BYTES];
     int n_cpus; /* that this process may use */
     double memory_bytes;
+    int n_measured;
     int n_limits;                                       /* 0: not measured */
     struct bench_limit limits[BENCH_THREAD_LIMITS_MAX]; /* ascending by threads */
 };
 
 void bench_machine_describe(struct bench_machine *out);
 
-/* Runs mgpt-worker --measure; of this and earlier measurements the larger number stays. */
+/* Runs mgpt-worker --measure; of this and earlier measurements the larger number stays, of means
+ * their mean. */
 enum status bench_machine_measure(struct bench_machine *machine, struct error *err);
 
 /* ---- one run ---- */
@@ -187,6 +190,7 @@ struct bench_result {
     double limit_s;                /* max of both at the machine's best */
     double images_per_min_limit;   /* with one read of the weights for all open requests */
     double of_limit;               /* images_per_min / images_per_min_limit */
+    double of_mean_limit;          /* the same by what the machine gave in the mean */
 };
 
 void bench_result_make(struct bench_result *out, const struct bench_run *run,

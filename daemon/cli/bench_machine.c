@@ -50,6 +50,12 @@ static double larger(double a, double b)
     return a > b ? a : b;
 }
 
+/* Of n_measured values, with one more. */
+static void add_to_mean(double *mean, double value, int n_measured)
+{
+    *mean += (value - *mean) / (n_measured + 1);
+}
+
 static enum status read_limits(struct bench_machine *machine, const json_t *answer,
                                struct error *err)
 {
@@ -74,8 +80,15 @@ static enum status read_limits(struct bench_machine *machine, const json_t *answ
             limit->read_bytes_s = larger(limit->read_bytes_s, limit[-1].read_bytes_s);
             limit->dense_flop_s = larger(limit->dense_flop_s, limit[-1].dense_flop_s);
         }
+        add_to_mean(&limit->read_mean_bytes_s,
+                    json_number_value(json_object_get(item, "read_mean_bytes_s")),
+                    machine->n_measured);
+        add_to_mean(&limit->dense_mean_flop_s,
+                    json_number_value(json_object_get(item, "dense_mean_flop_s")),
+                    machine->n_measured);
         machine->n_limits++;
     }
+    machine->n_measured++;
     return STATUS_OK;
 }
 

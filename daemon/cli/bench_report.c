@@ -22,11 +22,14 @@ static json_t *machine_json(const struct bench_machine *machine)
 static json_t *limits_json(const struct bench_machine *machine)
 {
     json_t *list = json_array();
-    for (int i = 0; i < machine->n_limits; i++)
-        json_array_append_new(list,
-                              json_pack("{s:i, s:f, s:f}", "threads", machine->limits[i].threads,
-                                        "read_bytes_s", machine->limits[i].read_bytes_s,
-                                        "dense_flop_s", machine->limits[i].dense_flop_s));
+    for (int i = 0; i < machine->n_limits; i++) {
+        const struct bench_limit *limit = &machine->limits[i];
+        json_array_append_new(list, json_pack("{s:i, s:f, s:f, s:f, s:f}", "threads",
+                                              limit->threads, "read_bytes_s", limit->read_bytes_s,
+                                              "dense_flop_s", limit->dense_flop_s,
+                                              "read_mean_bytes_s", limit->read_mean_bytes_s,
+                                              "dense_mean_flop_s", limit->dense_mean_flop_s));
+    }
     return list;
 }
 
@@ -87,10 +90,11 @@ static json_t *result_json(const struct bench_result *result, const struct bench
         result->codec_busy_s, "stages", stages_json(result));
     json_object_update_new(
         value,
-        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens", result->prompt_tokens,
-                  "read_bytes", result->read_bytes, "operations", result->operations, "limit_s",
-                  result->limit_s, "images_per_min_limit", result->images_per_min_limit, "of_limit",
-                  result->of_limit, "times_first",
+        json_pack("{s:f, s:f, s:f, s:f, s:f, s:f, s:f, s:f}", "prompt_tokens",
+                  result->prompt_tokens, "read_bytes", result->read_bytes, "operations",
+                  result->operations, "limit_s", result->limit_s, "images_per_min_limit",
+                  result->images_per_min_limit, "of_limit", result->of_limit, "of_mean_limit",
+                  result->of_mean_limit, "times_first",
                   first->images_per_min > 0 ? result->images_per_min / first->images_per_min : 0));
     return value;
 }
@@ -117,9 +121,9 @@ static void print_head(const struct bench_target *target, const struct bench_mac
     printf("machine  %s, %d CPUs, %s\n", machine->cpu, machine->n_cpus, machine->kernel);
     if (best)
         printf("limits   %.1f GB/s read, %.0f GFLOP/s dense (%s, %d threads), measured in this "
-               "run\n",
+               "run; in the mean %.1f and %.0f\n",
                best->read_bytes_s * 1e-9, best->dense_flop_s * 1e-9, machine->code_path,
-               best->threads);
+               best->threads, best->read_mean_bytes_s * 1e-9, best->dense_mean_flop_s * 1e-9);
     else
         printf("limits   not measured: no processor of this machine does the work\n");
     printf("model    %s: hidden %d, inter %d, layers %d, heads %d/%d, vocab %d, %s\n", target->name,

@@ -167,6 +167,10 @@ void bench_result_limit(struct bench_result *result, const struct bench_run *run
     double sharing =
         run->load.rate > 0 || run->load.concurrency > n_done ? n_done : run->load.concurrency;
     double least_bytes = read_bytes * work.draws / sharing + context_bytes;
-    result->images_per_min_limit = n_done * 60 / fmax(least_bytes / best->read_bytes_s, dense_s);
+    double best_s = fmax(least_bytes / best->read_bytes_s, dense_s);
+    double mean_s =
+        fmax(least_bytes / best->read_mean_bytes_s, result->operations / best->dense_mean_flop_s);
+    result->images_per_min_limit = n_done * 60 / best_s;
     result->of_limit = ratio(result->images_per_min, result->images_per_min_limit);
+    result->of_mean_limit = ratio(result->images_per_min, n_done * 60 / mean_s);
 }

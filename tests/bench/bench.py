@@ -108,7 +108,7 @@ class Bench:
                                        "--kv-heads", shape["kv_heads"], *more)]
 
     def layer_bench(self, *arguments, **options):
-        """Steps by number of rows: {rows: {ms, best_ms, limit_ms, share, best_share}}, and what else was said."""
+        """Steps by number of rows: {rows: {ms, best_ms, limit_ms, share, best_share, given_share}}, and what else was said."""
         out, _ = self.run(*self.layer_bench_command(*arguments, **options))
         return parse_layer_bench(out), out
 
@@ -119,10 +119,11 @@ class Bench:
         for n, step in steps.items():
             self.goal(f"decode step of {n} rows: limit / time", step["share"], STEP_GOALS[n])
         self.say(f"`layer_bench --rows 1,8,32 --threads 2 --layers {self.shape['layers']}`: one worker, 2 threads, context 192, path {path}. "
-                 "share = limit / time; medians of the steps, the best step in brackets.", "")
-        self.table(["rows", "ms a step", "limit ms", "share", "goal", "GB/s of", "GFLOP/s of"],
+                 "share = limit / time; medians of the steps, the best step in brackets. As given: the mean step beside the limit by what the machine "
+                 "gave around it in the mean.", "")
+        self.table(["rows", "ms a step", "limit ms", "share", "goal", "as given", "GB/s of", "GFLOP/s of"],
                    [[n, f"{s['ms']:.2f} ({s['best_ms']:.2f})", f"{s['limit_ms']:.2f}", f"{s['share']:.2f} ({s['best_share']:.2f})",
-                     STEP_GOALS[n], s["bandwidth"], s["products"]] for n, s in steps.items()])
+                     STEP_GOALS[n], f"{s['given_share']:.2f}", s["bandwidth"], s["products"]] for n, s in steps.items()])
         self.operations()
 
     def operations(self):
@@ -182,12 +183,12 @@ class Bench:
 
     def runs_table(self, report):
         self.table(["open", "n", "failed", "images/min", "of one", "tokens/s", "first row s", "image s p50 / p95 / p99", "rows a read",
-                    "B a hop", "U", "U active", "limit images/min", "of it"],
+                    "B a hop", "U", "U active", "limit images/min", "of it", "as given"],
                    [[r["load"]["concurrency"], r["requests"], r["failed"], f"{r['images_per_min']:.1f}", f"{r['times_first']:.1f}",
                      f"{r['tokens_per_s']:.0f}", f"{r['first_row_s']['p50']:.2f}",
                      " / ".join(f"{r['image_s'][p]:.2f}" for p in ("p50", "p95", "p99")), f"{r['rows_per_read']:.1f}",
                      f"{r['hop_bytes']:.0f}", f"{r['busy_share']:.3f}", f"{r['busy_share_active']:.3f}",
-                     f"{r['images_per_min_limit']:.0f}", f"{r['of_limit']:.2f}"] for r in report["runs"]])
+                     f"{r['images_per_min_limit']:.0f}", f"{r['of_limit']:.2f}", f"{r['of_mean_limit']:.2f}"] for r in report["runs"]])
 
     def concurrency(self, stages, chart=None):
         more = ["--stages", stages, "--threads", 2 // stages, "--concurrency", "1,3" if self.quick else LEVELS]
@@ -195,8 +196,9 @@ class Bench:
         self.reports[stages] = report
         limit = report["limits"][-1]
         self.say(f"`mgpt bench --local bench-model --size {self.size} --turns {self.turns()} {' '.join(map(str, more))}`, guided (two rows a picture), pixels "
-                 f"included. Limits of this run: {limit['read_bytes_s'] / 1e9:.1f} GB/s, {limit['dense_flop_s'] / 1e9:.0f} GFLOP/s. The limit "
-                 "in images/min allows one read of the weights a token for all open requests.", "")
+                 f"included. Limits of this run: {limits_text(limit)}. The limit "
+                 "in images/min allows one read of the weights a token for all open requests. As given: the share of the limit by what the machine gave in "
+                 "the mean.", "")
         self.runs_table(report)
         name, runs = f"{stages} x {2 // stages} threads", report["runs"]
         most = [max(r["images_per_min"] for r in runs[:i + 1]) for i in range(len(runs))]
@@ -273,8 +275,8 @@ class Bench:
             machine = report["machine"]
             head += [f"- machine: {machine['cpu']}, {machine['cpus']} CPUs, {machine['memory_bytes'] / 2**30:.0f} GiB, {machine['system']}, "
                      f"code path {machine['code_path']}",
-                     "- limits: " + "; ".join(f"{limit['threads']} threads {limit['read_bytes_s'] / 1e9:.1f} GB/s read, "
-                                              f"{limit['dense_flop_s'] / 1e9:.0f} GFLOP/s dense bf16" for limit in report["limits"]),
+                     "- limits: " + "; ".join(f"{limit['threads']} threads {limits_text(limit)}" for limit in report["limits"])
+                     + ". The mean tells of guests on the same cores, which nothing else here does.",
                      f"- model: random weights, {', '.join(f'{k} {v}' for k, v in self.shape.items())}, bf16",
                      f"- commit: {report['commit']}"]
         after = busy_share()
@@ -323,15 +325,20 @@ def busy_share():
     return 1 - (idle_after - idle) / max(1, total_after - total)
 
 
+def limits_text(limit):
+    best, mean = ((limit[f"read_{kind}bytes_s"] / 1e9, limit[f"dense_{kind}flop_s"] / 1e9) for kind in ("", "mean_"))
+    return f"{best[0]:.1f} GB/s read, {best[1]:.0f} GFLOP/s dense bf16 (in the mean {mean[0]:.1f}, {mean[1]:.0f})"
+
+
 def parse_layer_bench(text):
     found = {}
     for line in text.splitlines():
-        match = re.match(r"rows +(\d+): ([0-9.]+) ms \(best ([0-9.]+)\), limit ([0-9.]+) ms .*limit/time ([0-9.]+) \(best ([0-9.]+)\); "
+        match = re.match(r"rows +(\d+): ([0-9.]+) ms \(best ([0-9.]+)\), limit ([0-9.]+) ms .*limit/time ([0-9.]+) \(best ([0-9.]+), as given ([0-9.]+)\); "
                          r"([0-9.]+) GB/s of ([0-9.]+), ([0-9.]+) GFLOP/s of ([0-9.]+)", line)
         if match:
             v = [float(group) for group in match.groups()]
             found[int(v[0])] = {"ms": v[1], "best_ms": v[2], "limit_ms": v[3], "share": v[4], "best_share": v[5],
-                                "bandwidth": f"{v[6]:.1f} of {v[7]:.1f}", "products": f"{v[8]:.0f} of {v[9]:.0f}"}
+                                "given_share": v[6], "bandwidth": f"{v[7]:.1f} of {v[8]:.1f}", "products": f"{v[9]:.0f} of {v[10]:.0f}"}
     if not found:
         raise ValueError(f"layer_bench said: {text[:200]}")
     return found
