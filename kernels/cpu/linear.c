@@ -22,9 +22,10 @@ enum {
     ROWS_A_PART = 16,      /* at least, of a panel's rows that a thread does by itself */
     ROWS_A_STREAM_AVX512 = 6, /* up to here the panel is read once anyway */
     ROWS_A_STREAM_AMX = 16,
-    ROWS_A_FEW = 16, /* up to here memory is the limit, and short runs keep the reading even */
-    RUN_PAIRS_FEW = TILE_WIDE_PAIRS, /* inputs in a run: 16 KiB of the panel */
-    RUN_PAIRS_MANY = 8 * TILE_WIDE_PAIRS,
+    ROWS_A_FEW = 16,      /* up to here memory is the limit, and short runs keep the reading even */
+    ROWS_A_FEW_WIDE = 12, /* the same where they are widened */
+    RUN_PAIRS_FEW = 64,   /* inputs in a run: 16 KiB of the panel */
+    RUN_PAIRS_MANY = 512,
     AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
 };
 
@@ -140,8 +141,9 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
     const bf16 *b =
         (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
+    int few = rows->wide ? ROWS_A_FEW_WIDE : ROWS_A_FEW;
     int run = n > 1 || n_rows <= task->rows_a_stream ? n_pairs
-              : n_rows <= ROWS_A_FEW                 ? RUN_PAIRS_FEW
+              : n_rows <= few                        ? RUN_PAIRS_FEW
                                                      : RUN_PAIRS_MANY;
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
@@ -157,7 +159,7 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
     for (int pair = 0; pair < n_pairs; pair += run) {
         p.a = rows->x + (size_t)row * p.ld_a + 2 * (size_t)pair;
         p.wide = rows->wide ? rows->wide + (size_t)(pair / TILE_WIDE_PAIRS) * p.wide_run +
-                                  (size_t)row * TILE_WIDE_ROW
+                                  (size_t)row * TILE_WIDE_ROW + 2 * (pair % TILE_WIDE_PAIRS)
                             : NULL;
         p.b = b + (size_t)pair * p.pair_stride;
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;

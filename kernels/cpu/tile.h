@@ -22,7 +22,7 @@ enum {
     TILE_GROUPS_MAX = 4, /* groups in a product */
     TILE_COLUMNS = TILE_GROUP * TILE_GROUPS_MAX,
     TILE_PAIR = 2 * TILE_GROUP, /* bf16 of one group and pair */
-    TILE_WIDE_PAIRS = 64,       /* see tile_widen_of() */
+    TILE_WIDE_PAIRS = 128,      /* see tile_widen_of() */
     TILE_WIDE_ROW = 2 * TILE_WIDE_PAIRS
 };
 

@@ -4,13 +4,15 @@
  * Weights lie so that one instruction widens eight columns while it loads them
  * (tile_weight_place()); b of other products takes shifts or a mask besides.
  *
- * Pairs go in runs whose b fits into half of the first-level cache beside what is fetched for the
- * next. Rows of a are widened before, by the caller or once a run for all columns; the inner loop
- * widens b alone and broadcasts one number a row. Tiles are 4 to 6 rows by 1 group of columns, 3 or
- * 2 by 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and leave room for operands in 16
- * registers. (3 by 2 need one more; three rows wait for memory, but beside others they go by 1.)
- * One or two rows of several products go side by side (multiply_abreast()).
- * All shapes run the same chain for an element, so the cut into tiles and runs changes no bit.
+ * Pairs go in runs, of which all rows use b before the next. Twice as long as the first-level cache
+ * holds beside what is fetched for the next they lose less than shorter ones at their borders,
+ * where sums are stored and read again. Rows of a are widened before, by the caller or once a run
+ * for all columns; the inner loop widens b alone and broadcasts one number a row. Tiles are 4 to 6
+ * rows by 1 group of columns, 3 or 2 by 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and
+ * leave room for operands in 16 registers. (3 by 2 need one more; three rows wait for memory, but
+ * beside others they go by 1.) One or two rows of several products go side by side
+ * (multiply_abreast()). All shapes run the same chain for an element, so the cut into tiles and
+ * runs changes no bit.
  */
 #include "kernels/cpu/tile.h"
 
@@ -25,14 +27,15 @@ enum {
     HALF = 8, /* columns of a register; a group has two */
     HALVES_MAX = 2 * TILE_GROUPS_MAX,
     HELD_MAX = 4,                  /* operands of a step that wait in registers */
-    PAIRS_A_RUN = TILE_WIDE_PAIRS, /* 16 KiB of b */
+    PAIRS_A_RUN = TILE_WIDE_PAIRS, /* 32 KiB of b */
     ABREAST = 4,                   /* products side by side */
     ROWS_ABREAST_MAX = 2,
     LD_X = TILE_WIDE_ROW, /* numbers from a widened row to the next */
 };
 
-/* How the columns of a group and pair lie: side by side, or as weights. */
-enum order { ORDER_PLAIN, ORDER_WEIGHTS };
+/* How the columns of a group and pair lie: side by side, or as weights; of a whole panel of those,
+ * with sums of its own, every distance is a constant. */
+enum order { ORDER_PLAIN, ORDER_WEIGHTS, ORDER_PANEL, N_ORDERS };
 
 /* Rows and groups of a product that fit into registers, over the pairs of a run; n_tiles of them
  * side by side. */
@@ -46,6 +49,16 @@ struct tile {
     const char *prefetch; /* as many lines as the tile has groups are fetched from here a pair, */
     size_t prefetch_step; /* then it goes on by so many bytes */
 };
+
+AVX2_TILE void set_distances(struct tile *t, const enum order order)
+{
+    if (order != ORDER_PLAIN)
+        t->group_stride = TILE_PAIR;
+    if (order == ORDER_PANEL) {
+        t->pair_stride = TILE_GROUPS_MAX * TILE_PAIR;
+        t->ld_acc = TILE_COLUMNS;
+    }
+}
 
 /* sum += w * number, where it stands: left to itself the compiler moves broadcasts ahead, and sums
  * out of their registers. */
@@ -61,7 +74,7 @@ AVX2_TILE __m256 widen(const struct tile *t, const bf16 *b, int h, const int sec
 {
     const bf16 *words = b + (size_t)(h / 2) * t->group_stride + h % 2 * 2 * HALF;
     __m256i both = _mm256_load_si256((const __m256i *)words), zero = _mm256_setzero_si256();
-    if (order == ORDER_WEIGHTS)
+    if (order != ORDER_PLAIN)
         return _mm256_castsi256_ps(second ? _mm256_unpackhi_epi16(zero, both)
                                           : _mm256_unpacklo_epi16(zero, both));
     if (second && masked)
@@ -130,7 +143,7 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
 {
     struct tile t = *tiles;
     const int halves = 2 * groups;
-    t.group_stride = order == ORDER_WEIGHTS ? TILE_PAIR : t.group_stride;
+    set_distances(&t, order);
     for (int i = 0; i < t.n_tiles; i++, t.acc += groups * TILE_GROUP) {
         __m256 sum[ROWS_MAX][HALVES_MAX];
         const bf16 *b = t.b + (size_t)(i * groups) * t.group_stride;
@@ -153,8 +166,8 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
  * and three operands the compiler finds no place for one, and a processor whose other hyperthread
  * works feels every instruction.
  *
- * Two pairs go in a round, which fetches one line, or where these rows are all there are both that
- * it used up: side by side they come faster than one a pair.
+ * Two pairs fetch one line, or where these rows are all there are both that they use up: side by
+ * side they come faster than one a pair. Four pairs go in a round.
  */
 /* clang-format off */
 #define ROW_SUMS(what, input, r, low, high) what(input, r, 0, low) what(input, r, 1, high)
@@ -182,7 +195,7 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
                      : "m"(*(const __m256i *)(b + (pair)*t.pair_stride + h * 2 * HALF)),           \
                        "x"(constant))
 #define WIDEN_BOTH(weights, plain, pair)                                                           \
-    if (order == ORDER_WEIGHTS) {                                                                  \
+    if (order != ORDER_PLAIN) {                                                                    \
         WIDEN(weights " %1, %2, %0", 0, pair);                                                     \
         WIDEN(weights " %1, %2, %0", 1, pair);                                                     \
     } else {                                                                                       \
@@ -195,29 +208,38 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
     WIDEN_BOTH("vpunpckhwd", "vpand %1, %2, %0", pair)                                             \
     FOR_EACH_SUM(FUSE_SUM, 2 * (pair) + 1)
 
+#define FETCH(pair)                                                                                \
+    _mm_prefetch(t.prefetch + (pair)*t.prefetch_step, _MM_HINT_T0);                                \
+    if (lines == 2)                                                                                \
+        _mm_prefetch(t.prefetch + (pair)*t.prefetch_step + 64, _MM_HINT_T0);
+
 AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const enum order order,
                               const int lines)
 {
     struct tile t = *tiles;
-    const __m256i constant = _mm256_set1_epi32(order == ORDER_WEIGHTS ? 0 : (int)0xffff0000u);
+    const __m256i constant = _mm256_set1_epi32(order == ORDER_PLAIN ? (int)0xffff0000u : 0);
+    set_distances(&t, order);
     for (int i = 0; i < t.n_tiles; i++, t.acc += TILE_GROUP) {
         __m256 sum[ROWS_MAX][HALVES_MAX], w_0, w_1, number;
         const float *x = t.x;
         const bf16 *b = t.b + (size_t)i * t.group_stride;
         load_sums(sum, &t, rows, 2);
         FOR_EACH_SUM(BIND_SUM, 0) /* no call may come until they are free again */
-        for (int rounds = t.n_pairs / 2; rounds > 0; rounds--) {
-            _mm_prefetch(t.prefetch, _MM_HINT_T0);
-            if (lines == 2)
-                _mm_prefetch(t.prefetch + 64, _MM_HINT_T0);
-            t.prefetch += 2 * t.prefetch_step;
+        for (int rounds = t.n_pairs / 4; rounds > 0; rounds--) {
+            FETCH(0)
             FUSE_PAIR(0)
             FUSE_PAIR(1)
-            x += 4;
-            b += 2 * t.pair_stride;
+            FETCH(2)
+            FUSE_PAIR(2)
+            FUSE_PAIR(3)
+            t.prefetch += 4 * t.prefetch_step;
+            x += 8;
+            b += 4 * t.pair_stride;
         }
-        if (t.n_pairs % 2) {
+        for (int left = t.n_pairs % 4; left > 0; left--) {
             FUSE_PAIR(0)
+            x += 2;
+            b += t.pair_stride;
         }
         FOR_EACH_SUM(FREE_SUM, 0)
         store_sums(sum, &t, rows, 2);
@@ -232,6 +254,10 @@ AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const en
     AVX2 static void weights_##rows##_##groups(const struct tile *t)                               \
     {                                                                                              \
         multiply(t, rows, groups, ORDER_WEIGHTS, 1);                                               \
+    }                                                                                              \
+    AVX2 static void panel_##rows##_##groups(const struct tile *t)                                 \
+    {                                                                                              \
+        multiply(t, rows, groups, ORDER_PANEL, 1);                                                 \
     }
 KERNEL(1, 1)
 KERNEL(1, 2)
@@ -250,6 +276,10 @@ KERNEL(3, 2)
     AVX2 static void weights_##name##_##rows(const struct tile *t)                                 \
     {                                                                                              \
         multiply_bound(t, rows, ORDER_WEIGHTS, lines);                                             \
+    }                                                                                              \
+    AVX2 static void panel_##name##_##rows(const struct tile *t)                                   \
+    {                                                                                              \
+        multiply_bound(t, rows, ORDER_PANEL, lines);                                               \
     }
 BOUND_KERNEL(4, alone, 2)
 BOUND_KERNEL(5, alone, 2)
@@ -272,8 +302,10 @@ enum { WIDTHS = 3 };
     {[2] = {order##_beside_3}, [3] = {order##_beside_4}, [4] = {order##_beside_5},                 \
      [5] = {order##_beside_6}}
 /* clang-format on */
-static const kernel alone[2][ROWS_MAX][WIDTHS] = {TABLE_ALONE(plain), TABLE_ALONE(weights)};
-static const kernel beside[2][ROWS_MAX][WIDTHS] = {TABLE_BESIDE(plain), TABLE_BESIDE(weights)};
+static const kernel alone[N_ORDERS][ROWS_MAX][WIDTHS] = {TABLE_ALONE(plain), TABLE_ALONE(weights),
+                                                         TABLE_ALONE(panel)};
+static const kernel beside[N_ORDERS][ROWS_MAX][WIDTHS] = {
+    TABLE_BESIDE(plain), TABLE_BESIDE(weights), TABLE_BESIDE(panel)};
 
 /* Run after run, in each a row after the other. */
 AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
@@ -392,7 +424,7 @@ AVX2_TILE void multiply_abreast(const struct tile_product *p, const int rows,
         for (a.pair = 0; a.pair < p->n_pairs; a.pair += PAIRS_A_RUN) {
             a.n_pairs = p->n_pairs - a.pair < PAIRS_A_RUN ? p->n_pairs - a.pair : PAIRS_A_RUN;
             widen_abreast(&a, rows);
-            if (order == ORDER_WEIGHTS || p->group_stride == TILE_PAIR)
+            if (order != ORDER_PLAIN || p->group_stride == TILE_PAIR)
                 walk_abreast(&a, 0, TILE_GROUPS_MAX / groups, rows == 1 ? 2 : 1, rows, groups,
                              order);
             else
@@ -429,6 +461,9 @@ AVX2 void tile_multiply_avx2(const struct tile_product *product)
 
 AVX2 void tile_multiply_weights_avx2(const struct tile_product *product)
 {
-    multiply_all(product, ORDER_WEIGHTS);
+    if (product->pair_stride == TILE_GROUPS_MAX * TILE_PAIR && product->ld_acc == TILE_COLUMNS)
+        multiply_all(product, ORDER_PANEL);
+    else
+        multiply_all(product, ORDER_WEIGHTS);
 }
 #endif
