@@ -4,15 +4,15 @@
  * Weights lie so that one instruction widens eight columns while it loads them
  * (tile_weight_place()); b of other products takes shifts or a mask besides.
  *
- * Pairs go in runs, of which all rows use b before the next. Twice as long as the first-level cache
- * holds beside what is fetched for the next they lose less than shorter ones at their borders,
- * where sums are stored and read again. Rows of a are widened before, by the caller or once a run
- * for all columns; the inner loop widens b alone and broadcasts one number a row. Tiles are 4 to 6
- * rows by 1 group of columns, 3 or 2 by 2, or 1 by 4: 8 to 12 sums hide the latency of FMA and
- * leave room for operands in 16 registers. (3 by 2 need one more; three rows wait for memory, but
- * beside others they go by 1.) One or two rows of several products go side by side
- * (multiply_abreast()). All shapes run the same chain for an element, so the cut into tiles and
- * runs changes no bit.
+ * Pairs go in runs, of which all rows use b before the next. A run fills the first-level cache:
+ * what is fetched for the next pushes some of it out to the second, but half as long ones lose more
+ * at their borders, where sums are stored and read again. Rows of a are widened before, by the
+ * caller or once a run for all columns; the inner loop widens b alone and broadcasts one number a
+ * row. Tiles are 4 to 6 rows by 1 group of columns, 3 or 2 by 2, or 1 by 4: 8 to 12 sums hide the
+ * latency of FMA and leave room for operands in 16 registers. (3 by 2 need one more; three rows
+ * wait for memory, but beside others they go by 1.) One or two rows of several products go side by
+ * side (multiply_abreast()). All shapes run the same chain for an element, so the cut into tiles
+ * and runs changes no bit.
  */
 #include "kernels/cpu/tile.h"
 
