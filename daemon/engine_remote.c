@@ -108,15 +108,15 @@ static void log_missing(struct engine *engine)
 {
     int n = count_missing(engine);
     const char *first = "";
+    if (n == engine->n_missing_logged)
+        return;
+    engine->n_missing_logged = n;
     for (int p = engine->n_pipelines - 1; p >= 0; p--) {
         const struct stages *stages = pipeline_stages(engine->pipelines[p]);
         for (int k = stages->n - 1; k >= 0; k--)
             if (stages->list[k].worker.is_remote && !worker_is_alive(&stages->list[k].worker))
                 first = stages->list[k].worker.name;
     }
-    if (n == engine->n_missing_logged)
-        return;
-    engine->n_missing_logged = n;
     if (n > 0)
         log_info("engine", "waiting for workers missing=%d places=%d first=\"%s\" endpoint=%s", n,
                  engine->remote_places.n, first, remote_endpoint(engine->remote));

@@ -106,7 +106,7 @@ struct bench_machine {
     char cpu[BENCH_TEXT_BYTES], kernel[BENCH_TEXT_BYTES], code_path[BENCH_TEXT_BYTES];
     int n_cpus; /* that this process may use */
     double memory_bytes;
-    int n_measured;
+    int n_measured;                                     /* times */
     int n_limits;                                       /* 0: not measured */
     struct bench_limit limits[BENCH_THREAD_LIMITS_MAX]; /* ascending by threads */
 };

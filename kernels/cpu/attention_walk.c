@@ -5,7 +5,8 @@
 
 #include "kernels/kv_layout.h"
 
-/* Heads of one row are read several at a time (tile_products_abreast()): a slice has as many. */
+/* Heads of one row are read several at a time (tile_products_abreast()): a slice has as many. With
+ * fewer than SLICES_LEAST a thread there is nothing to take from others, and shares are whole. */
 enum { HEADS_A_SLICE = 4, SLICES_A_THREAD = 16, SLICES_AN_ITEM = 4, SLICES_LEAST = 4 };
 
 static int min_int(int a, int b)
@@ -42,13 +43,12 @@ void unit_slices_init(struct unit_slices *slices, const struct attention_launch 
             n_heads += n_kv_heads;
         }
     }
-    int n_slices = (int)(n_heads / HEADS_A_SLICE), most = n_threads * SLICES_A_THREAD;
-    int item_slices = n_threads > 1 && n_slices >= most ? SLICES_AN_ITEM : 1;
-    int n_items = n_slices >= most ? most / item_slices : n_slices;
-    if (n_threads == 1 || n_slices < n_threads * SLICES_LEAST)
-        n_items = n_threads;
-    slices->n = n_items * item_slices;
-    share_queue_init(&slices->queue, n_items, item_slices, n_threads);
+    const int most = n_threads * SLICES_A_THREAD;
+    slices->n = n_heads / HEADS_A_SLICE < most ? (int)(n_heads / HEADS_A_SLICE) : most;
+    if (n_threads == 1 || slices->n < n_threads * SLICES_LEAST)
+        slices->n = n_threads;
+    int item_slices = slices->n == most ? SLICES_AN_ITEM : 1;
+    share_queue_init(&slices->queue, slices->n / item_slices, item_slices, n_threads);
 }
 
 void unit_walk_begin(struct unit_walk *walk, struct unit_slices *slices, int thread_index)
@@ -106,7 +106,7 @@ static int next_of_slices(struct unit_walk *w, struct unit_place *place)
             pass_heads(w, n_kv_heads - w->kv_head, cost);
         for (; w->kv_head < n_kv_heads; pass_heads(w, 1, cost)) {
             int64_t middle = w->passed + cost / 2;
-            if (middle >= w->to || (place->n_heads && place->n_heads >= heads_max))
+            if (middle >= w->to || place->n_heads == heads_max)
                 return place->n_heads > 0;
             if (middle < w->from)
                 continue;

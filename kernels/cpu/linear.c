@@ -24,8 +24,8 @@ enum {
     ROWS_A_STREAM_AMX = 16,
     ROWS_A_FEW = 16,      /* up to here memory is the limit, and short runs keep the reading even */
     ROWS_A_FEW_WIDE = 12, /* the same where they are widened */
-    RUN_PAIRS_FEW = 64,   /* inputs in a run: 16 KiB of the panel */
-    RUN_PAIRS_MANY = 512,
+    RUN_PAIRS_FEW = 64,   /* a part of TILE_WIDE_PAIRS: 16 KiB of the panel */
+    RUN_PAIRS_MANY = 4 * TILE_WIDE_PAIRS,
     AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
 };
 

@@ -78,7 +78,7 @@ void tile_multiply_amx(const struct tile_product *product);
 /*
  * Some versions multiply f32. Whoever multiplies the same rows by many b may widen them once for
  * all: to n_rows * tile_wide_numbers(n_pairs) numbers, [runs of TILE_WIDE_PAIRS, n_rows,
- * TILE_WIDE_ROW], of which a product may take some runs and rows.
+ * TILE_WIDE_ROW], of which a product may take some runs and rows, or pairs of one run.
  */
 typedef void (*tile_widen)(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
 
