@@ -6,6 +6,7 @@
 #include <math.h>
 
 #include "base/clock.h"
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 
@@ -164,16 +165,12 @@ __attribute__((target("avx2,fma"))) static double peak_avx2(int turns)
 
 __attribute__((target("amx-tile,amx-bf16"))) static double peak_amx(int turns)
 {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int tile = 0; tile < 8; tile++) {
-        config.row_bytes[tile] = 64;
-        config.rows[tile] = 16;
+    struct amx_config config = {.palette = 1};
+    for (int tile = 0; tile < AMX_TILES; tile++) {
+        config.row_bytes[tile] = AMX_ROW_BYTES;
+        config.rows[tile] = AMX_TILE_ROWS;
     }
-    _tile_loadconfig(&config); /* all tiles are zero then */
+    amx_load_config(&config);
     for (int t = 0; t < turns; t++) {
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);

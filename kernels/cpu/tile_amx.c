@@ -11,6 +11,7 @@
  * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C
  * (AMX_MODEL), to test the walk over memory on machines without AMX.
  */
+#include "kernels/cpu/amx.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__)
@@ -18,7 +19,7 @@
 #include <immintrin.h>
 #define AMX                          __attribute__((target("amx-tile,amx-bf16")))
 #define AMX_PRODUCT                  tile_multiply_amx
-#define CONFIGURE(config)            _tile_loadconfig(config)
+#define CONFIGURE(config)            amx_load_config(config)
 #define RELEASE()                    _tile_release()
 #define ZERO(tile)                   _tile_zero(tile)
 #define LOAD(tile, address, stride)  _tile_loadd(tile, address, stride)
@@ -26,23 +27,15 @@
 #define MULTIPLY(tile, a, b)         _tile_dpbf16ps(tile, a, b)
 #endif
 
-enum { TILE_ROWS = 16, TILE_PAIRS = 16, TILE_BYTES_A_ROW = 64, N_TILES = 8 };
-
-/* The operand of LDTILECFG, palette 1. */
-struct tile_config {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t row_bytes[16];
-    uint8_t rows[16];
-};
-_Static_assert(sizeof(struct tile_config) == 64, "LDTILECFG reads 64 bytes");
+enum { TILE_ROWS = AMX_TILE_ROWS, TILE_PAIRS = 16 };
 
 /* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5),
  * b in the others. */
-static void make_config(struct tile_config *config, const int rows[2])
+static void make_config(struct amx_config *config, const int rows[2])
 {
-    *config = (struct tile_config){.palette = 1};
-    for (int tile = 0; tile < N_TILES; tile++) {
-        config->row_bytes[tile] = TILE_BYTES_A_ROW;
+    *config = (struct amx_config){.palette = 1};
+    for (int tile = 0; tile < AMX_TILES; tile++) {
+        config->row_bytes[tile] = AMX_ROW_BYTES;
         int second = rows[1] && (tile == 2 || tile == 3 || tile == 5);
         int is_b = tile > 5 || (tile == 5 && !rows[1]);
         config->rows[tile] = (uint8_t)(is_b ? TILE_PAIRS : rows[second]);
@@ -173,7 +166,7 @@ AMX static void multiply_single(const struct tile_product *p)
         int rows[2] = {two ? TILE_ROWS : left, 0};
         if (two)
             rows[1] = left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
-        struct tile_config config;
+        struct amx_config config;
         make_config(&config, rows);
         CONFIGURE(&config);
         if (!two)

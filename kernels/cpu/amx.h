@@ -1,0 +1,26 @@
+/* kernels/cpu/amx.h - the operand of LDTILECFG. Source: Intel SDM volume 2, LDTILECFG; palette 1. */
+#ifndef KERNELS_CPU_AMX_H
+#define KERNELS_CPU_AMX_H
+
+#include <stdint.h>
+
+enum { AMX_TILES = 8, AMX_TILE_ROWS = 16, AMX_ROW_BYTES = 64 };
+
+struct amx_config {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t row_bytes[16];
+    uint8_t rows[16];
+};
+_Static_assert(sizeof(struct amx_config) == 64, "LDTILECFG reads 64 bytes");
+
+#if defined(__x86_64__)
+/* All tiles are zero then. Not _tile_loadconfig: GCC's tells the compiler of 8 bytes that are read,
+ * and GCC 12 leaves out the stores to the other 56. */
+__attribute__((target("amx-tile"))) static inline void
+amx_load_config(const struct amx_config *config)
+{
+    __asm__ volatile("ldtilecfg %0" ::"m"(*config));
+}
+#endif
+
+#endif
