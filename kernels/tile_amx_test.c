@@ -84,15 +84,16 @@ void multiply_on_model(const struct tile_product *product);
 #include "kernels/cpu/tile_amx.c"
 
 struct shape {
-    int n_rows, n_groups, n_pairs, panel, resume;
+    int n_rows, n_groups, n_pairs, panel, resume, laid_out;
 };
 
 /* Operands of a product in aligned memory; acc starts as 1.5 and more, so that what is not written
- * is seen. */
+ * is seen. What is read next ends where its memory does, for the address sanitizer. */
 struct problem {
     struct tile_product p;
     float *acc;
-    bf16 *a, *b;
+    bf16 *a, *b, *next;
+    void *laid_out;
 };
 
 static struct problem make_problem(const struct shape *s)
@@ -104,6 +105,14 @@ static struct problem make_problem(const struct shape *s)
     x.a = test_as(DTYPE_BF16, a, n_a);
     x.b = aligned_alloc(64, n_b * sizeof(bf16));
     dtype_convert(x.b, DTYPE_BF16, b, DTYPE_F32, n_b);
+    x.next = aligned_alloc(64, n_b * sizeof(bf16));
+    memset(x.next, 0, n_b * sizeof(bf16));
+    const struct tile_layout *layout = &tile_layout_amx;
+    x.laid_out = NULL;
+    if (s->laid_out) {
+        x.laid_out = aligned_alloc(64, tile_layout_bytes(layout, s->n_rows, s->n_pairs));
+        layout->lay_out(x.laid_out, x.a, (size_t)s->n_pairs * 2, s->n_rows, s->n_pairs);
+    }
     x.acc = malloc((size_t)s->n_rows * 70 * sizeof(float));
     for (int i = 0; i < s->n_rows * 70; i++)
         x.acc[i] = 1.5f + (float)(i / 70 % 3);
@@ -111,6 +120,8 @@ static struct problem make_problem(const struct shape *s)
                                 .ld_acc = 70,
                                 .a = x.a,
                                 .ld_a = (size_t)s->n_pairs * 2,
+                                .laid_out = x.laid_out,
+                                .laid_out_run = (size_t)s->n_rows * layout->row_bytes,
                                 .b = x.b,
                                 .group_stride = s->panel ? 32 : (size_t)s->n_pairs * 32,
                                 .pair_stride = s->panel ? (size_t)s->n_groups * 32 : 32,
@@ -118,7 +129,8 @@ static struct problem make_problem(const struct shape *s)
                                 .n_groups = s->n_groups,
                                 .n_pairs = s->n_pairs,
                                 .resume = s->resume,
-                                .n_products = 1};
+                                .n_products = 1,
+                                .next = x.next};
     free(a);
     free(b);
     return x;
@@ -129,13 +141,16 @@ static void free_problem(struct problem *x)
     free(x->acc);
     free(x->a);
     free(x->b);
+    free(x->next);
+    free(x->laid_out);
 }
 
 static const struct shape shapes[] = {
-    {1, 4, 16, 1, 0},  {1, 1, 32, 1, 1},  {5, 3, 48, 1, 0},  {16, 4, 32, 1, 1}, {17, 4, 32, 1, 0},
-    {32, 4, 64, 1, 1}, {31, 3, 16, 0, 0}, {33, 2, 32, 1, 0}, {70, 1, 16, 1, 1}, {20, 4, 32, 0, 1}};
+    {1, 4, 16, 1, 0, 0},  {1, 1, 32, 1, 1, 0},  {5, 3, 48, 1, 0, 0},  {16, 4, 96, 1, 1, 0},
+    {17, 4, 32, 1, 0, 0}, {32, 4, 80, 1, 1, 1}, {31, 3, 16, 0, 0, 1}, {33, 2, 112, 1, 0, 1},
+    {70, 1, 48, 1, 1, 1}, {20, 4, 96, 0, 1, 0}, {70, 4, 80, 1, 0, 1}, {48, 3, 96, 0, 0, 1}};
 
-/* Against the portable product: sums of up to 128 terms below 1, onto a few, so 1e-3 is far above
+/* Against the portable product: sums of up to 224 terms below 1, onto a few, so 1e-3 is far above
  * rounding and far below a term. */
 static void test_walk(void **state)
 {
@@ -160,6 +175,7 @@ static void test_rows_alone_are_equal(void **state)
             struct tile_product p = alone.p;
             p.acc += (size_t)r * p.ld_acc;
             p.a += (size_t)r * p.ld_a;
+            p.laid_out = NULL;
             p.n_rows = 1;
             multiply_on_model(&p);
         }

@@ -173,9 +173,26 @@ static int n_seen(const struct unit *u, int query)
     return u->place.segment->start + u->place.first + query % u->a_head / u->group + 1;
 }
 
+/* Lines that are fetched into the second-level cache, n_a_word with every word of weights: all at
+ * once would be waited for. */
+struct lines {
+    const char *at;
+    int n_a_word;
+};
+
+/* The values of the split's first block, of one head: memory would idle while scores become
+ * weights. */
+VECTOR_INLINE struct lines first_values(const struct unit *u, int first, int n, int head)
+{
+    const bf16 *values = operand_at(u, first, 0, 0) + (size_t)head * kv_panel_words(u->head_dim, 0);
+    int n_pairs = ((n < KV_BLOCK_TOKENS ? n : KV_BLOCK_TOKENS) + 1) / 2;
+    int n_lines = n_pairs * kv_panel_groups(u->head_dim, 0), n_words = (n + LANES - 1) / LANES;
+    return (struct lines){(const char *)values, (n_lines + n_words - 1) / n_words};
+}
+
 /* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less:
  * nothing is valid. */
-VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid)
+VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid, struct lines fetched)
 {
     const float *scores = u->space->scores + (size_t)query * KV_SPLIT_TOKENS;
     bf16 *weights = u->space->weights + (size_t)query * KV_SPLIT_TOKENS;
@@ -191,6 +208,8 @@ VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid)
         e = select_lanes(first_lanes(n_valid - j), e, (f32x16){0});
         u16x16 rounded = round_bf16(e);
         memcpy(weights + j, &rounded, sizeof(rounded));
+        for (int i = 0; i < fetched.n_a_word; i++, fetched.at += KV_PAIR_WORDS * sizeof(bf16))
+            __builtin_prefetch(fetched.at, 0, 2);
         sum += from_bits(__builtin_convertvector(rounded, u32x16) << 16);
     }
     u->space->split_largest[query] = top;
@@ -238,16 +257,6 @@ VECTOR_INLINE void finish(const struct unit *u, int query)
                     u->head_dim - i < LANES ? u->head_dim - i : LANES);
 }
 
-/* The values of the split's first block, of one head, into the second-level cache: memory would
- * idle while scores become weights. */
-VECTOR_INLINE void fetch_values(const struct unit *u, int first, int n, int head)
-{
-    const bf16 *values = operand_at(u, first, 0, 0) + (size_t)head * kv_panel_words(u->head_dim, 0);
-    int n_pairs = ((n < KV_BLOCK_TOKENS ? n : KV_BLOCK_TOKENS) + 1) / 2;
-    for (int i = 0; i < n_pairs * kv_panel_groups(u->head_dim, 0); i++)
-        __builtin_prefetch(values + i * KV_PAIR_WORDS, 0, 2);
-}
-
 VECTOR_INLINE void attend_body(const struct unit *u)
 {
     gather_queries(u);
@@ -257,9 +266,10 @@ VECTOR_INLINE void attend_body(const struct unit *u)
         int last = first + n >= n_positions;
         split_scores(u, first, n);
         for (int q = 0; q < u->n_queries; q++) {
+            struct lines values = {NULL, 0};
             if (q % u->a_head == 0)
-                fetch_values(u, first, n, q / u->a_head);
-            weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n);
+                values = first_values(u, first, n, q / u->a_head);
+            weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n, values);
         }
         split_values(u, first, n,
                      last ? u->next_keys : operand_at(u, first + KV_SPLIT_TOKENS, 0, -1));

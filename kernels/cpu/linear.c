@@ -10,31 +10,41 @@
  * a run before the next: memory is read once for all rows, and the next run is fetched while this
  * one is used. Up to one tile of rows there is nothing to reuse, and the panel goes in one run.
  */
+#include <limits.h>
+
 #include "kernels/cpu/share_queue.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/linear_weight.h"
 
 enum {
-    ROWS_A_PASS = 128,     /* rows whose sums (32 KiB) stay in the cache while the panel passes */
-    ROWS_A_PASS_WIDE = 64, /* the same where they are widened: to 4 bytes for each input */
-    ROWS_WIDE_LEAST = 4,   /* fewer are widened as they pass: memory is the limit */
-    ROWS_A_PART = 16,      /* at least, of a panel's rows that a thread does by itself */
-    ROWS_A_STREAM_AVX512 = 6, /* up to here the panel is read once anyway */
-    ROWS_A_STREAM_AMX = 16,
-    ROWS_A_FEW = 16,      /* up to here memory is the limit, and short runs keep the reading even */
-    ROWS_A_FEW_WIDE = 12, /* the same where they are widened */
-    RUN_PAIRS_FEW = 64,   /* a part of TILE_WIDE_PAIRS: 16 KiB of the panel */
-    RUN_PAIRS_MANY = 4 * TILE_WIDE_PAIRS,
-    AHEAD_BYTES = 4096, /* how far ahead a single pass fetches */
+    ROWS_A_PART = 16,     /* at least, of a panel's rows that a thread does by itself */
+    RUN_PAIRS_FEW = 64,   /* 16 KiB of the panel, a part of any layout's run */
+    RUN_PAIRS_MANY = 512, /* whole runs of any layout */
+    AHEAD_BYTES = 4096,   /* how far ahead a single pass fetches */
+};
+
+/* What suits the products of a path. */
+static const struct cut {
+    int rows_a_pass;      /* rows whose sums (32 KiB) stay in the cache while the panel passes */
+    int rows_a_stream;    /* up to here the panel is read once anyway, and goes in one run */
+    int rows_a_few;       /* up to here memory is the limit, and short runs keep the reading even */
+    int run_pairs;        /* of more rows */
+    int rows_past_caches; /* from here on y goes to memory: stream_panel() */
+} cuts[CODE_PATH_COUNT] = {
+    [CODE_PATH_PORTABLE] = {128, 0, 16, RUN_PAIRS_MANY, INT_MAX},
+    [CODE_PATH_AVX2] = {64, 0, 12, RUN_PAIRS_MANY,
+                        INT_MAX}, /* laid out, they take twice the room */
+    [CODE_PATH_AVX512BF16] = {128, 6, 16, RUN_PAIRS_MANY, INT_MAX},
+    [CODE_PATH_AMX] = {128, 0, 0, INT_MAX, 16}, /* makes runs of its own */
 };
 
 struct task {
     const struct linear_launch *launch;
     struct stream *stream;
     tile_multiply multiply;
-    tile_widen widen; /* NULL where products read bf16 */
-    int rows_a_stream, rows_a_pass;
+    const struct tile_layout *layout; /* NULL: rows are read as they are */
+    const struct cut *cut;
     int first_panel, n_panels;
     int n_abreast;             /* panels; 1: each by itself, and: */
     int n_parts;               /* of the rows of a pass */
@@ -78,11 +88,47 @@ VECTOR_INLINE void store_group_part(const struct linear_launch *l, const float *
     }
 }
 
+/* Whether the panel whose outputs begin at `column` fills whole lines of y. */
+static bool fills_lines(const struct linear_launch *l, int column, int n_groups)
+{
+    const size_t bytes = dtype_bytes(l->y_dtype);
+    return n_groups == TILE_GROUPS_MAX && column >= 0 && column + TILE_COLUMNS <= l->n_out &&
+           (size_t)column * bytes % 64 == 0 && (size_t)l->n_out * bytes % 64 == 0 &&
+           (uintptr_t)l->y % 64 == 0;
+}
+
+/*
+ * Such a panel, without bias, to memory. Kept in the caches, the many rows of y, each in a page of
+ * its own, disturb what the processor reads ahead by itself, and are pushed out before they are
+ * read: with 32 rows and AMX that costs a tenth of the product.
+ */
+VECTOR_INLINE void stream_panel(const struct linear_launch *l, const float *acc, int row,
+                                int n_rows, int column, const enum dtype dtype)
+{
+    size_t at = (size_t)row * (size_t)l->n_out + (size_t)column;
+    for (int r = 0; r < n_rows; r++, at += (size_t)l->n_out, acc += TILE_COLUMNS) {
+        _Alignas(64) char lines[TILE_COLUMNS * sizeof(float)];
+        for (int g = 0; g < TILE_GROUPS_MAX; g++)
+            store_lanes(lines, dtype, (size_t)(g * LANES), load_f32(acc + g * LANES), LANES);
+        store_past_caches((char *)l->y + at * dtype_bytes(dtype), lines,
+                          TILE_COLUMNS * dtype_bytes(dtype));
+    }
+}
+
 /* Sums of a panel, of n_rows rows from `row` on, to y; columns outside of the launch's range are
  * dropped. */
 VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *acc, int row,
-                                    int n_rows, int first, int n_groups)
+                                    int n_rows, int first, int n_groups, int past_caches)
 {
+    past_caches = past_caches && !l->weight->bias && fills_lines(l, first - l->first_out, n_groups);
+    if (past_caches && l->y_dtype == DTYPE_F32) {
+        stream_panel(l, acc, row, n_rows, first - l->first_out, DTYPE_F32);
+        return;
+    }
+    if (past_caches) {
+        stream_panel(l, acc, row, n_rows, first - l->first_out, DTYPE_BF16);
+        return;
+    }
     for (int g = 0; g < n_groups; g++, acc += LANES) {
         int out = first + g * LANES, column = out - l->first_out;
         const float *bias = l->weight->bias ? l->weight->bias + out : NULL;
@@ -101,16 +147,16 @@ VECTOR_INLINE void store_panel_body(const struct linear_launch *l, const float *
 
 FOR_EACH_PATH(store_panel,
               (const struct linear_launch *l, const float *acc, int row, int n_rows, int first,
-               int n_groups),
-              (l, acc, row, n_rows, first, n_groups))
+               int n_groups, int past_caches),
+              (l, acc, row, n_rows, first, n_groups, past_caches))
 
 /* The rows of a pass, as the products take them. */
 struct rows {
     int first, n;
-    const bf16 *x;     /* [n, n_in_padded]: the launch's, or where they need padding */
-    bf16 *padded;      /* room for a copy, or NULL */
-    const float *wide; /* the same as f32, or NULL */
-    float *wide_room;
+    const bf16 *x;        /* [n, n_in_padded]: the launch's, or where they need padding */
+    bf16 *padded;         /* room for a copy, or NULL */
+    const char *laid_out; /* the same, or NULL */
+    char *layout_room;
 };
 
 static void take_rows(const struct task *task, struct rows *rows, int first)
@@ -119,7 +165,7 @@ static void take_rows(const struct task *task, struct rows *rows, int first)
     const size_t n_in = (size_t)l->weight->options.n_in, n_padded = (size_t)l->weight->n_in_padded;
     int left = l->n_rows - first;
     rows->first = first;
-    rows->n = left < task->rows_a_pass ? left : task->rows_a_pass;
+    rows->n = left < task->cut->rows_a_pass ? left : task->cut->rows_a_pass;
     rows->x = (const bf16 *)l->x + (size_t)first * n_in;
     for (int r = 0; rows->padded && r < rows->n; r++) {
         bf16 *copy = rows->padded + (size_t)r * n_padded;
@@ -127,9 +173,26 @@ static void take_rows(const struct task *task, struct rows *rows, int first)
         memset(copy + n_in, 0, (n_padded - n_in) * sizeof(bf16));
     }
     rows->x = rows->padded ? rows->padded : rows->x;
-    rows->wide = rows->n >= ROWS_WIDE_LEAST ? rows->wide_room : NULL;
-    if (rows->wide)
-        task->widen(rows->wide_room, rows->x, n_padded, rows->n, (int)n_padded / 2);
+    rows->laid_out = task->layout && rows->n >= task->layout->rows_least ? rows->layout_room : NULL;
+    if (rows->laid_out)
+        task->layout->lay_out(rows->layout_room, rows->x, n_padded, rows->n, (int)n_padded / 2);
+}
+
+/* Bytes from a run of all laid out rows to the next. */
+static size_t laid_out_run(const struct task *task, const struct rows *rows)
+{
+    return rows->laid_out ? (size_t)rows->n * task->layout->row_bytes : 0;
+}
+
+/* Where they have this pair of this row. */
+static const char *laid_out_at(const struct task *task, const struct rows *rows, int row, int pair)
+{
+    const struct tile_layout *layout = task->layout;
+    if (!rows->laid_out)
+        return NULL;
+    size_t run = (size_t)(pair / layout->run_pairs), in_run = (size_t)(pair % layout->run_pairs);
+    return rows->laid_out + run * laid_out_run(task, rows) + (size_t)row * layout->row_bytes +
+           in_run * (layout->row_bytes / (size_t)layout->run_pairs);
 }
 
 /* n_rows rows of the pass, from `row` of it on, times n panels of equally many groups, from `panel`
@@ -141,14 +204,15 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
     const bf16 *b =
         (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
-    int few = rows->wide ? ROWS_A_FEW_WIDE : ROWS_A_FEW;
-    int run = n > 1 || n_rows <= task->rows_a_stream ? n_pairs
-              : n_rows <= few                        ? RUN_PAIRS_FEW
-                                                     : RUN_PAIRS_MANY;
+    const bf16 *end = (const bf16 *)w->matrix + linear_weight_group_offset(w, w->n_groups);
+    int in_one = n_rows <= task->cut->rows_a_stream;
+    int run = n > 1 || in_one                   ? n_pairs
+              : n_rows <= task->cut->rows_a_few ? RUN_PAIRS_FEW
+                                                : task->cut->run_pairs;
     struct tile_product p = {.acc = acc,
                              .ld_acc = TILE_COLUMNS,
                              .ld_a = (size_t)w->n_in_padded,
-                             .wide_run = (size_t)rows->n * TILE_WIDE_ROW,
+                             .laid_out_run = laid_out_run(task, rows),
                              .group_stride = TILE_PAIR,
                              .pair_stride = (size_t)n_groups * TILE_PAIR,
                              .n_rows = n_rows,
@@ -158,24 +222,15 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
                              .b_step = (size_t)n_pairs * (size_t)n_groups * TILE_PAIR};
     for (int pair = 0; pair < n_pairs; pair += run) {
         p.a = rows->x + (size_t)row * p.ld_a + 2 * (size_t)pair;
-        p.wide = rows->wide ? rows->wide + (size_t)(pair / TILE_WIDE_PAIRS) * p.wide_run +
-                                  (size_t)row * TILE_WIDE_ROW + 2 * (pair % TILE_WIDE_PAIRS)
-                            : NULL;
+        p.laid_out = laid_out_at(task, rows, row, pair);
         p.b = b + (size_t)pair * p.pair_stride;
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
         p.resume = pair > 0;
+        const bf16 *behind = p.b + tile_b_bytes(&p) / sizeof(bf16);
         p.next =
-            (const char *)p.b + (n_rows <= task->rows_a_stream ? AHEAD_BYTES : tile_b_bytes(&p));
+            in_one ? (const char *)p.b + AHEAD_BYTES : (const char *)(behind < end ? behind : NULL);
         task->multiply(&p);
     }
-}
-
-/* The other tiles cut a panel into runs of their own. */
-static int rows_a_stream(enum code_path path)
-{
-    return path == CODE_PATH_AMX          ? ROWS_A_STREAM_AMX
-           : path == CODE_PATH_AVX512BF16 ? ROWS_A_STREAM_AVX512
-                                          : 0;
 }
 
 /* Work space of a thread: sums, then the rows as products take them. */
@@ -183,20 +238,21 @@ static float *take_space(const struct task *task, struct rows *rows, int thread_
 {
     const struct linear_weight *w = task->launch->weight;
     const size_t n_padded = (size_t)w->n_in_padded;
-    size_t n_rows = (size_t)(task->launch->n_rows < task->rows_a_pass ? task->launch->n_rows
-                                                                      : task->rows_a_pass);
+    int most = task->cut->rows_a_pass,
+        n_rows = task->launch->n_rows < most ? task->launch->n_rows : most;
     bool pads = w->options.n_in != w->n_in_padded,
-         widens = task->widen && n_rows >= ROWS_WIDE_LEAST;
-    size_t acc_bytes = n_rows * (size_t)task->n_abreast * TILE_COLUMNS * sizeof(float),
-           wide_bytes = widens ? n_rows * tile_wide_numbers((int)n_padded / 2) * sizeof(float) : 0,
-           padded_bytes = pads ? n_rows * n_padded * sizeof(bf16) : 0;
-    char *space = stream_scratch(task->stream, thread_index, acc_bytes + wide_bytes + padded_bytes);
+         lays_out = task->layout && n_rows >= task->layout->rows_least;
+    size_t acc_bytes = (size_t)(n_rows * task->n_abreast) * TILE_COLUMNS * sizeof(float),
+           layout_bytes = lays_out ? tile_layout_bytes(task->layout, n_rows, (int)n_padded / 2) : 0,
+           padded_bytes = pads ? (size_t)n_rows * n_padded * sizeof(bf16) : 0;
+    char *space =
+        stream_scratch(task->stream, thread_index, acc_bytes + layout_bytes + padded_bytes);
     if (!space)
         return NULL;
     *rows = (struct rows){
         .first = -1,
-        .wide_room = widens ? (float *)(void *)(space + acc_bytes) : NULL,
-        .padded = pads ? (bf16 *)(void *)(space + acc_bytes + wide_bytes) : NULL,
+        .layout_room = lays_out ? space + acc_bytes : NULL,
+        .padded = pads ? (bf16 *)(void *)(space + acc_bytes + layout_bytes) : NULL,
     };
     return (float *)(void *)space;
 }
@@ -220,7 +276,8 @@ static void finish_panels(struct share *share, int row, int n_rows, int panel, i
     for (int i = 0; i < n; i++)
         share->store(task->launch, share->acc + (size_t)(i * n_rows) * TILE_COLUMNS,
                      rows->first + row, n_rows, (panel + i) * TILE_COLUMNS,
-                     linear_weight_panel_groups(task->launch->weight, panel + i));
+                     linear_weight_panel_groups(task->launch->weight, panel + i),
+                     task->launch->n_rows >= task->cut->rows_past_caches);
 }
 
 /* n parts of one panel, in one pass. */
@@ -230,8 +287,8 @@ static void do_parts(struct share *share, int unit, int n)
     struct rows *rows = &share->rows;
     int pass = unit / task->n_parts / task->n_panels, part = unit % task->n_parts;
     int panel = task->first_panel + unit / task->n_parts % task->n_panels;
-    if (pass * task->rows_a_pass != rows->first)
-        take_rows(task, rows, pass * task->rows_a_pass);
+    if (pass * task->cut->rows_a_pass != rows->first)
+        take_rows(task, rows, pass * task->cut->rows_a_pass);
     int row = rows->n * part / task->n_parts, n_rows = rows->n * (part + n) / task->n_parts - row;
     finish_panels(share, row, n_rows, panel, 1);
 }
@@ -270,6 +327,8 @@ static void multiply_share(void *context, int thread_index, int n_threads)
         else
             do_parts(&share, unit, n);
     }
+    if (task->launch->n_rows >= task->cut->rows_past_caches)
+        stored_past_caches();
 }
 
 enum status linear_cpu(const struct linear_launch *launch, struct stream *stream)
@@ -279,15 +338,15 @@ enum status linear_cpu(const struct linear_launch *launch, struct stream *stream
     struct task task = {.launch = launch,
                         .stream = stream,
                         .multiply = tile_multiply_of(path),
-                        .widen = tile_widen_of(path),
-                        .rows_a_stream = rows_a_stream(path),
+                        .layout = tile_layout_of(path),
+                        .cut = &cuts[path],
                         .first_panel = launch->first_out / TILE_COLUMNS,
                         .units = &units};
     int last_panel = (launch->first_out + launch->n_out + TILE_COLUMNS - 1) / TILE_COLUMNS;
     task.n_panels = last_panel - task.first_panel;
-    task.rows_a_pass = task.widen ? ROWS_A_PASS_WIDE : ROWS_A_PASS;
-    int n_passes = (launch->n_rows + task.rows_a_pass - 1) / task.rows_a_pass;
-    int n_rows = launch->n_rows < task.rows_a_pass ? launch->n_rows : task.rows_a_pass;
+    int rows_a_pass = task.cut->rows_a_pass;
+    int n_passes = (launch->n_rows + rows_a_pass - 1) / rows_a_pass;
+    int n_rows = launch->n_rows < rows_a_pass ? launch->n_rows : rows_a_pass;
     int n_threads = stream_n_threads(stream);
     task.n_parts = n_threads == 1 || n_rows < ROWS_A_PART ? 1 : n_rows / ROWS_A_PART;
     task.n_abreast = tile_products_abreast(path, launch->n_rows);

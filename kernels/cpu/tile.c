@@ -52,11 +52,13 @@ void tile_multiply_portable(const struct tile_product *product)
     }
 }
 
-tile_widen tile_widen_of(enum code_path path)
+const struct tile_layout *tile_layout_of(enum code_path path)
 {
 #if defined(__x86_64__)
+    if (path == CODE_PATH_AMX)
+        return &tile_layout_amx;
     if (path == CODE_PATH_AVX2)
-        return tile_widen_avx2;
+        return &tile_layout_avx2;
 #endif
     (void)path;
     return NULL;
@@ -77,7 +79,9 @@ int tile_products_abreast(enum code_path path, int n_rows)
 tile_multiply tile_multiply_any_of(enum code_path path)
 {
 #if defined(__x86_64__)
-    if (path == CODE_PATH_AVX512BF16 || path == CODE_PATH_AMX)
+    if (path == CODE_PATH_AMX)
+        return tile_multiply_beside_amx;
+    if (path == CODE_PATH_AVX512BF16)
         return tile_multiply_avx512bf16;
     if (path == CODE_PATH_AVX2)
         return tile_multiply_avx2;

@@ -21,9 +21,7 @@ enum {
     TILE_GROUP = 16,     /* columns in a group */
     TILE_GROUPS_MAX = 4, /* groups in a product */
     TILE_COLUMNS = TILE_GROUP * TILE_GROUPS_MAX,
-    TILE_PAIR = 2 * TILE_GROUP, /* bf16 of one group and pair */
-    TILE_WIDE_PAIRS = 128,      /* see tile_widen_of() */
-    TILE_WIDE_ROW = 2 * TILE_WIDE_PAIRS
+    TILE_PAIR = 2 * TILE_GROUP /* bf16 of one group and pair */
 };
 
 struct tile_product {
@@ -31,17 +29,18 @@ struct tile_product {
     size_t ld_acc;
     const bf16 *a; /* [n_rows, ld_a], 2 * n_pairs of each row are used */
     size_t ld_a;
-    const float *wide;   /* the same, widened before: tile_widen_of(); or NULL */
-    size_t wide_run;     /* numbers from TILE_WIDE_PAIRS of all its rows to the next */
-    const bf16 *b;       /* aligned to 64 bytes */
-    size_t group_stride; /* bf16 from a group to the next */
-    size_t pair_stride;  /* bf16 from a pair to the next */
+    const void *laid_out; /* the same, laid out before: tile_layout_of(); or NULL */
+    size_t laid_out_run;  /* bytes from a run of all its rows to the next */
+    const bf16 *b;        /* aligned to 64 bytes */
+    size_t group_stride;  /* bf16 from a group to the next */
+    size_t pair_stride;   /* bf16 from a pair to the next */
     int n_rows, n_groups, n_pairs;
     int resume;
     int n_products; /* of one shape; their operands are this far apart: */
     size_t acc_step, a_step, b_step;
     const void *next; /* what is read after this: as many bytes as one b, fetched meanwhile (each
-                         product fetches the b of the one behind); NULL: nothing */
+                         product fetches the b of the one behind), by tile_multiply_amx with loads,
+                         so it must be there; NULL: nothing */
 };
 
 /* Bytes of one b, from its start to its end. */
@@ -73,26 +72,36 @@ void tile_multiply_avx2(const struct tile_product *product);
 void tile_multiply_weights_avx2(const struct tile_product *product); /* group_stride TILE_PAIR */
 void tile_multiply_avx512bf16(const struct tile_product *product);
 void tile_multiply_amx(const struct tile_product *product);
+/* As avx512bf16, to the bit; the processors that have AMX read faster when single rows are fetched
+ * into the second-level cache alone. */
+void tile_multiply_beside_amx(const struct tile_product *product);
 #endif
 
 /*
- * Some versions multiply f32. Whoever multiplies the same rows by many b may widen them once for
- * all: to n_rows * tile_wide_numbers(n_pairs) numbers, [runs of TILE_WIDE_PAIRS, n_rows,
- * TILE_WIDE_ROW], of which a product may take some runs and rows, or pairs of one run.
+ * How products of a path like their rows. Whoever multiplies the same ones by many b lays them out
+ * once for all, as [runs of run_pairs pairs, n_rows, row_bytes]; a product may take some of the
+ * runs and rows, or, where a row of a run is one piece of memory, pairs of one run.
  */
-typedef void (*tile_widen)(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
+struct tile_layout {
+    void (*lay_out)(void *to, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
+    int rows_least; /* fewer are not worth it */
+    int run_pairs;
+    size_t row_bytes; /* of a row in a run */
+};
 
-static inline size_t tile_wide_numbers(int n_pairs)
+/* NULL: rows are best as they are. */
+const struct tile_layout *tile_layout_of(enum code_path path);
+
+static inline size_t tile_layout_bytes(const struct tile_layout *layout, int n_rows, int n_pairs)
 {
-    return (size_t)((n_pairs + TILE_WIDE_PAIRS - 1) / TILE_WIDE_PAIRS) * TILE_WIDE_ROW;
+    int n_runs = (n_pairs + layout->run_pairs - 1) / layout->run_pairs;
+    return (size_t)n_runs * (size_t)n_rows * layout->row_bytes;
 }
 
 #if defined(__x86_64__)
-void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
+extern const struct tile_layout tile_layout_avx2; /* f32 */
+extern const struct tile_layout tile_layout_amx;  /* tiles without gaps */
 #endif
-
-/* NULL: the path's product reads bf16 alone. */
-tile_widen tile_widen_of(enum code_path path);
 
 /* Where the first (0) or second (1) input of a column of a group lies among the 32 numbers of a
  * pair of a weight: for AVX2 first inputs of four columns, then their second ones, since there one
@@ -108,7 +117,7 @@ int tile_products_abreast(enum code_path path, int n_rows);
 /* For products with weights: n_pairs must be a multiple of 16, and b as tile_weight_place(). */
 tile_multiply tile_multiply_of(enum code_path path);
 
-/* For any number of pairs: the same, but for AMX, which takes avx512bf16 here. */
+/* For any number of pairs: the same, but for AMX, which takes vdpbf16ps here. */
 tile_multiply tile_multiply_any_of(enum code_path path);
 
 #endif

@@ -8,6 +8,11 @@
  * of b in turn. Up to 32 rows: two by two tiles of results, so that every tile of a and b that is
  * loaded serves twice. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS, LDTILECFG.
  *
+ * Tile loads that wait for memory keep few lines under way, so plain loads go through b before
+ * them, and prefetches before those. Up to 16 rows read the lines that they are about to use. More
+ * rows take b in runs that stay in the first-level cache, and read the next run meanwhile. Rows
+ * that lie apart by a power of two share few sets of that cache: so they are laid out tile by tile.
+ *
  * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C
  * (AMX_MODEL), to test the walk over memory on machines without AMX.
  */
@@ -27,7 +32,13 @@
 #define MULTIPLY(tile, a, b)         _tile_dpbf16ps(tile, a, b)
 #endif
 
-enum { TILE_ROWS = AMX_TILE_ROWS, TILE_PAIRS = 16 };
+enum {
+    TILE_ROWS = AMX_TILE_ROWS,
+    TILE_PAIRS = 16,
+    RUN_PAIRS = 32,            /* 8 KiB of b */
+    PREFETCH_BYTES = 4096,     /* how far before the plain loads, */
+    PREFETCH_BYTES_FEW = 3072, /* up to 16 rows */
+};
 
 /* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5),
  * b in the others. */
@@ -45,14 +56,21 @@ static void make_config(struct amx_config *config, const int rows[2])
 struct walk {
     const struct tile_product *p;
     size_t acc_stride, a_stride, b_stride; /* bytes */
-    const char *prefetch;
-    size_t lines_a_round;
+    int first_pair, end_pair;              /* of the run */
+    int resume;
+    const char *fetch, *fetch_end; /* what is still to be read, */
+    size_t bytes_a_round;          /* with every 16 pairs of some tiles */
+    size_t prefetch_bytes;
 };
 
 static inline void fetch(struct walk *w)
 {
-    for (size_t line = 0; line < w->lines_a_round; line++, w->prefetch += 64)
-        __builtin_prefetch(w->prefetch);
+    size_t left = (size_t)(w->fetch_end - w->fetch);
+    const char *end = w->fetch + (left < w->bytes_a_round ? left : w->bytes_a_round);
+    for (; w->fetch < end; w->fetch += 64) {
+        __builtin_prefetch(w->fetch + w->prefetch_bytes, 0, 2);
+        (void)*(const volatile char *)w->fetch;
+    }
 }
 
 static inline float *acc_at(const struct walk *w, int row, int group)
@@ -62,6 +80,10 @@ static inline float *acc_at(const struct walk *w, int row, int group)
 
 static inline const bf16 *a_at(const struct walk *w, int row, int pair)
 {
+    if (w->p->laid_out)
+        return (const bf16 *)w->p->laid_out +
+               (size_t)(pair / TILE_PAIRS) * (w->p->laid_out_run / sizeof(bf16)) +
+               (size_t)(row * 2 * TILE_PAIRS);
     return w->p->a + (size_t)row * w->p->ld_a + 2 * (size_t)pair;
 }
 
@@ -72,7 +94,7 @@ static inline const bf16 *b_at(const struct walk *w, int group, int pair)
 
 #define BEGIN(tile, row, group)                                                                    \
     do {                                                                                           \
-        if (w->p->resume)                                                                          \
+        if (w->resume)                                                                             \
             LOAD(tile, acc_at(w, row, group), w->acc_stride);                                      \
         else                                                                                       \
             ZERO(tile);                                                                            \
@@ -89,7 +111,7 @@ AMX static void one_row_tile(struct walk *w, int row)
         BEGIN(2, row, 2);
     if (groups > 3)
         BEGIN(3, row, 3);
-    for (int pair = 0; pair < w->p->n_pairs; pair += TILE_PAIRS) {
+    for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w);
         LOAD(4, a_at(w, row, pair), w->a_stride);
         LOAD(5, b_at(w, 0, pair), w->b_stride);
@@ -126,7 +148,7 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
         BEGIN(1, row, group + 1);
         BEGIN(3, second, group + 1);
     }
-    for (int pair = 0; pair < w->p->n_pairs; pair += TILE_PAIRS) {
+    for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w);
         LOAD(4, a_at(w, row, pair), w->a_stride);
         LOAD(6, b_at(w, group, pair), w->b_stride);
@@ -147,32 +169,59 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
     }
 }
 
+/* Rows of the pass at `row`: of its first and second tile. */
+static void rows_of_pass(int rows[2], int n_rows, int row)
+{
+    int left = n_rows - row;
+    rows[0] = left < TILE_ROWS ? left : TILE_ROWS;
+    rows[1] = left < TILE_ROWS ? 0 : left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
+}
+
+/* What is read while the tiles use the run: itself, or the run behind it, here or in the next b. */
+static void begin_fetch(struct walk *w, int few)
+{
+    const struct tile_product *p = w->p;
+    const char *end = (const char *)p->b + tile_b_bytes(p);
+    int pair = few ? w->first_pair : w->end_pair, n_rounds = 0;
+    w->fetch = (const char *)b_at(w, 0, pair);
+    w->fetch_end = end;
+    if (pair >= p->n_pairs) {
+        w->fetch = p->next;
+        w->fetch_end = p->next ? w->fetch + tile_b_bytes(p) : NULL;
+    }
+    for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS)
+        n_rounds += p->n_rows - row > TILE_ROWS ? (p->n_groups + 1) / 2 : 1;
+    w->prefetch_bytes = few ? PREFETCH_BYTES_FEW : PREFETCH_BYTES;
+    w->bytes_a_round =
+        ((size_t)(p->n_groups * TILE_PAIRS) + (size_t)n_rounds - 1) / (size_t)n_rounds * 64;
+}
+
 AMX static void multiply_single(const struct tile_product *p)
 {
-    struct walk w = {p,
-                     p->ld_acc * sizeof(float),
-                     p->ld_a * sizeof(bf16),
-                     p->pair_stride * sizeof(bf16),
-                     p->next,
-                     0};
-    int n_passes = (p->n_rows + 2 * TILE_ROWS - 1) / (2 * TILE_ROWS);
-    int n_rounds =
-        n_passes * (p->n_rows > TILE_ROWS ? (p->n_groups + 1) / 2 : 1) * (p->n_pairs / TILE_PAIRS);
-    if (p->next)
-        w.lines_a_round = (tile_b_bytes(p) / 64 + (size_t)n_rounds - 1) / (size_t)n_rounds;
-    for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
-        int left = p->n_rows - row;
-        int two = left > TILE_ROWS;
-        int rows[2] = {two ? TILE_ROWS : left, 0};
-        if (two)
-            rows[1] = left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
-        struct amx_config config;
-        make_config(&config, rows);
-        CONFIGURE(&config);
-        if (!two)
-            one_row_tile(&w, row);
-        for (int group = 0; two && group < p->n_groups; group += 2)
-            two_row_tiles(&w, row, row + TILE_ROWS, group);
+    struct walk w = {.p = p,
+                     .acc_stride = p->ld_acc * sizeof(float),
+                     .a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16),
+                     .b_stride = p->pair_stride * sizeof(bf16)};
+    struct amx_config config;
+    int configured[2] = {0, 0};
+    int few = p->n_rows <= TILE_ROWS, run = few ? p->n_pairs : RUN_PAIRS;
+    for (w.first_pair = 0; w.first_pair < p->n_pairs; w.first_pair = w.end_pair) {
+        w.end_pair = p->n_pairs - w.first_pair < run ? p->n_pairs : w.first_pair + run;
+        w.resume = p->resume || w.first_pair > 0;
+        begin_fetch(&w, few);
+        for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
+            int rows[2];
+            rows_of_pass(rows, p->n_rows, row);
+            if (memcmp(rows, configured, sizeof(rows)) != 0) {
+                make_config(&config, rows);
+                CONFIGURE(&config);
+                memcpy(configured, rows, sizeof(rows));
+            }
+            if (!rows[1])
+                one_row_tile(&w, row);
+            for (int group = 0; rows[1] && group < p->n_groups; group += 2)
+                two_row_tiles(&w, row, row + TILE_ROWS, group);
+        }
     }
     RELEASE();
 }
@@ -184,4 +233,16 @@ AMX void AMX_PRODUCT(const struct tile_product *product)
         multiply_single(&p);
     }
 }
+
+#ifndef AMX_MODEL
+static void tile_by_tile(void *to, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
+{
+    char *at = to;
+    for (int pair = 0; pair < n_pairs; pair += TILE_PAIRS)
+        for (int r = 0; r < n_rows; r++, at += AMX_ROW_BYTES)
+            memcpy(at, a + (size_t)r * ld_a + 2 * pair, AMX_ROW_BYTES);
+}
+
+const struct tile_layout tile_layout_amx = {tile_by_tile, TILE_ROWS + 1, TILE_PAIRS, AMX_ROW_BYTES};
+#endif
 #endif

@@ -26,11 +26,11 @@ enum {
     ROWS_MAX = 6,
     HALF = 8, /* columns of a register; a group has two */
     HALVES_MAX = 2 * TILE_GROUPS_MAX,
-    HELD_MAX = 4,                  /* operands of a step that wait in registers */
-    PAIRS_A_RUN = TILE_WIDE_PAIRS, /* 32 KiB of b */
-    ABREAST = 4,                   /* products side by side */
+    HELD_MAX = 4,      /* operands of a step that wait in registers */
+    PAIRS_A_RUN = 128, /* 32 KiB of b */
+    ABREAST = 4,       /* products side by side */
     ROWS_ABREAST_MAX = 2,
-    LD_X = TILE_WIDE_ROW, /* numbers from a widened row to the next */
+    LD_X = 2 * PAIRS_A_RUN, /* numbers from a widened row to the next */
 };
 
 /* How the columns of a group and pair lie: side by side, or as weights; of a whole panel of those,
@@ -307,9 +307,10 @@ static const kernel alone[N_ORDERS][ROWS_MAX][WIDTHS] = {TABLE_ALONE(plain), TAB
 static const kernel beside[N_ORDERS][ROWS_MAX][WIDTHS] = {
     TABLE_BESIDE(plain), TABLE_BESIDE(weights), TABLE_BESIDE(panel)};
 
-/* Run after run, in each a row after the other. */
-AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
+/* To f32: run after run, in each a row after the other. */
+AVX2 static void widen_rows(void *to, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
 {
+    float *wide = to;
     for (int first = 0; first < 2 * n_pairs; first += LD_X) {
         int n = 2 * n_pairs - first < LD_X ? 2 * n_pairs - first : LD_X;
         for (int r = 0; r < n_rows; r++, wide += LD_X) {
@@ -324,6 +325,8 @@ AVX2 void tile_widen_avx2(float *wide, const bf16 *a, size_t ld_a, int n_rows, i
         }
     }
 }
+
+const struct tile_layout tile_layout_avx2 = {widen_rows, 4, PAIRS_A_RUN, LD_X * sizeof(float)};
 
 /* The columns of the rows from `first` on, in tiles as wide as they may be. */
 AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, struct tile *t,
@@ -359,10 +362,12 @@ AVX2_TILE void multiply_run(const struct tile_product *p, enum order order, int 
     t.prefetch = last && p->next ? p->next : (const char *)(t.b + (size_t)n_pairs * t.pair_stride);
     for (int i = 0; i < n_row_tiles; i++) {
         int first = p->n_rows * i / n_row_tiles, rows = p->n_rows * (i + 1) / n_row_tiles - first;
-        if (p->wide) {
-            t.x = p->wide + (size_t)(pair / PAIRS_A_RUN) * p->wide_run + (size_t)first * LD_X;
+        if (p->laid_out) {
+            t.x = (const float *)p->laid_out +
+                  (size_t)(pair / PAIRS_A_RUN) * (p->laid_out_run / sizeof(float)) +
+                  (size_t)first * LD_X;
         } else {
-            tile_widen_avx2(x, p->a + (size_t)first * p->ld_a + 2 * pair, p->ld_a, rows, n_pairs);
+            widen_rows(x, p->a + (size_t)first * p->ld_a + 2 * pair, p->ld_a, rows, n_pairs);
             t.x = x;
         }
         multiply_rows(p, order, &t, first, rows, n_row_tiles);
@@ -382,8 +387,8 @@ AVX2_TILE void widen_abreast(const struct abreast *a, const int rows)
     const struct tile_product *p = a->p;
     int n_different = p->a_step ? ABREAST : 1;
     for (int s = 0, i = a->first; s < n_different && i < p->n_products; s++, i += a->apart)
-        tile_widen_avx2(a->x[s], p->a + (size_t)i * p->a_step + 2 * (size_t)a->pair, p->ld_a, rows,
-                        a->n_pairs);
+        widen_rows(a->x[s], p->a + (size_t)i * p->a_step + 2 * (size_t)a->pair, p->ld_a, rows,
+                   a->n_pairs);
 }
 
 /* n_tiles tiles from `group` on, `step` pairs of one product, then of the next. */

@@ -30,14 +30,16 @@ struct tile {
 };
 
 AVX512_TILE void accumulate(__m512 sum[ROWS_MAX][TILE_GROUPS_MAX], const struct tile *t,
-                            size_t pair, const int rows, const int groups)
+                            size_t pair, const int rows, const int groups, const int in_l2)
 {
     __m512bh w[TILE_GROUPS_MAX];
 #pragma GCC unroll 4
     for (int g = 0; g < groups; g++) {
         const bf16 *words = t->b + (size_t)g * t->group_stride + pair * t->pair_stride;
         w[g] = (__m512bh)_mm512_load_si512(words);
-        if (rows <= ROWS_A_STREAM)
+        if (rows <= ROWS_A_STREAM && in_l2)
+            _mm_prefetch((const char *)words + t->ahead, _MM_HINT_T1);
+        else if (rows <= ROWS_A_STREAM)
             _mm_prefetch((const char *)words + t->ahead, _MM_HINT_T0);
     }
 #pragma GCC unroll 6
@@ -50,9 +52,10 @@ AVX512_TILE void accumulate(__m512 sum[ROWS_MAX][TILE_GROUPS_MAX], const struct 
     }
 }
 
-/* rows, groups and panel are constants at every call: each call is a kernel of its own. */
+/* rows, groups, panel and in_l2 (words ahead go into the second-level cache alone) are constants at
+ * every call: each call is a kernel of its own. */
 AVX512_TILE void multiply(const struct tile *tile, const int rows, const int groups,
-                          const int panel)
+                          const int panel, const int in_l2)
 {
     struct tile t = *tile;
     __m512 sum[ROWS_MAX][TILE_GROUPS_MAX];
@@ -71,10 +74,10 @@ AVX512_TILE void multiply(const struct tile *tile, const int rows, const int gro
                 _mm_prefetch(t.prefetch, _MM_HINT_T0);
 #pragma GCC unroll 4
         for (size_t i = 0; i < PAIRS_A_ROUND; i++)
-            accumulate(sum, &t, pair + i, rows, groups);
+            accumulate(sum, &t, pair + i, rows, groups, in_l2);
     }
     for (; pair < t.n_pairs; pair++)
-        accumulate(sum, &t, pair, rows, groups);
+        accumulate(sum, &t, pair, rows, groups, in_l2);
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
@@ -82,31 +85,39 @@ AVX512_TILE void multiply(const struct tile *tile, const int rows, const int gro
             _mm512_storeu_ps(t.acc + (size_t)r * t.ld_acc + g * TILE_GROUP, sum[r][g]);
 }
 
-#define KERNEL(rows, groups)                                                                       \
-    AVX512 static void panel_##rows##_##groups(const struct tile *t)                               \
+#define KERNEL(name, rows, groups, panel, in_l2)                                                   \
+    AVX512 static void name##_##rows##_##groups(const struct tile *t)                              \
     {                                                                                              \
-        multiply(t, rows, groups, 1);                                                              \
-    }                                                                                              \
-    AVX512 static void apart_##rows##_##groups(const struct tile *t)                               \
-    {                                                                                              \
-        multiply(t, rows, groups, 0);                                                              \
+        multiply(t, rows, groups, panel, in_l2);                                                   \
     }
-#define KERNELS(rows) KERNEL(rows, 1) KERNEL(rows, 2) KERNEL(rows, 3) KERNEL(rows, 4)
-KERNELS(1)
-KERNELS(2)
-KERNELS(3) KERNELS(4) KERNELS(5) KERNELS(6)
+#define KERNELS(name, rows, panel, in_l2)                                                          \
+    KERNEL(name, rows, 1, panel, in_l2)                                                            \
+    KERNEL(name, rows, 2, panel, in_l2)                                                            \
+    KERNEL(name, rows, 3, panel, in_l2)                                                            \
+    KERNEL(name, rows, 4, panel, in_l2)
+#define KERNELS_ALL_ROWS(name, panel)                                                              \
+    KERNELS(name, 1, panel, 0)                                                                     \
+    KERNELS(name, 2, panel, 0)                                                                     \
+    KERNELS(name, 3, panel, 0)                                                                     \
+    KERNELS(name, 4, panel, 0)                                                                     \
+    KERNELS(name, 5, panel, 0)                                                                     \
+    KERNELS(name, 6, panel, 0)
+KERNELS_ALL_ROWS(apart, 0)
+KERNELS_ALL_ROWS(panel, 1)
+KERNELS(apart_l2, 1, 0, 1)
+KERNELS(apart_l2, 2, 0, 1)
+KERNELS(panel_l2, 1, 1, 1)
+KERNELS(panel_l2, 2, 1, 1)
 
-    typedef void (*kernel)(const struct tile *t);
-#define ROW(layout, rows)                                                                          \
-    {                                                                                              \
-        layout##_##rows##_1, layout##_##rows##_2, layout##_##rows##_3, layout##_##rows##_4         \
-    }
-#define TABLE(layout)                                                                              \
-    {                                                                                              \
-        ROW(layout, 1), ROW(layout, 2), ROW(layout, 3), ROW(layout, 4), ROW(layout, 5),            \
-            ROW(layout, 6)                                                                         \
-    }
+/* clang-format off */
+#define ROW(name, rows) {name##_##rows##_1, name##_##rows##_2, name##_##rows##_3, name##_##rows##_4}
+#define TABLE(name) {ROW(name, 1), ROW(name, 2), ROW(name, 3), ROW(name, 4), ROW(name, 5), ROW(name, 6)}
+#define TABLE_STREAM(name) {ROW(name, 1), ROW(name, 2)}
+/* clang-format on */
+typedef void (*kernel)(const struct tile *t);
 static const kernel kernels[2][ROWS_MAX][TILE_GROUPS_MAX] = {TABLE(apart), TABLE(panel)};
+static const kernel kernels_l2[2][ROWS_A_STREAM][TILE_GROUPS_MAX] = {TABLE_STREAM(apart_l2),
+                                                                     TABLE_STREAM(panel_l2)};
 
 /* One or two rows wait for memory: every word fetches the one that comes `ahead` bytes later. */
 static void multiply_stream(const struct tile_product *p, struct tile *t, kernel run)
@@ -140,9 +151,9 @@ static void multiply_tiles(const struct tile_product *p, struct tile *t,
     }
 }
 
-void tile_multiply_avx512bf16(const struct tile_product *p)
+/* stream: the kernels of one and two rows. */
+static void multiply_all(const struct tile_product *p, const kernel stream[][TILE_GROUPS_MAX])
 {
-    const kernel(*run)[TILE_GROUPS_MAX] = kernels[p->group_stride == TILE_PAIR];
     struct tile t = {.acc = p->acc,
                      .a = p->a,
                      .b = p->b,
@@ -152,13 +163,23 @@ void tile_multiply_avx512bf16(const struct tile_product *p)
                      .n_pairs = (size_t)p->n_pairs,
                      .resume = p->resume};
     if (p->n_rows <= ROWS_A_STREAM) {
-        multiply_stream(p, &t, run[p->n_rows - 1][p->n_groups - 1]);
+        multiply_stream(p, &t, stream[p->n_rows - 1][p->n_groups - 1]);
         return;
     }
     for (int i = 0; i < p->n_products; i++) {
         struct tile_product one = tile_single(p, i);
         t.b = one.b;
-        multiply_tiles(&one, &t, run);
+        multiply_tiles(&one, &t, kernels[p->group_stride == TILE_PAIR]);
     }
+}
+
+void tile_multiply_avx512bf16(const struct tile_product *product)
+{
+    multiply_all(product, kernels[product->group_stride == TILE_PAIR]);
+}
+
+void tile_multiply_beside_amx(const struct tile_product *product)
+{
+    multiply_all(product, kernels_l2[product->group_stride == TILE_PAIR]);
 }
 #endif

@@ -12,6 +12,10 @@
 #ifndef MGPT_KERNELS_CPU_VECTOR_H
 #define MGPT_KERNELS_CPU_VECTOR_H
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 #include "kernels/stream.h"
 
 /* Everything here is inlined, so how vectors would be passed to functions does not matter. */
@@ -164,6 +168,25 @@ VECTOR_INLINE void store_lanes(void *y, enum dtype dtype, size_t at, f32x16 v, i
         store_f32((float *)to, v);
     else
         store_bf16((bf16 *)to, v);
+}
+
+/* Whole lines of memory that no cache keeps; n_bytes and both places are multiples of 64. Other
+ * threads may read them once this one has passed stored_past_caches(). */
+VECTOR_INLINE void store_past_caches(void *to, const void *from, size_t n_bytes)
+{
+#if defined(__SSE2__)
+    for (size_t i = 0; i < n_bytes / sizeof(__m128i); i++)
+        _mm_stream_si128((__m128i *)to + i, ((const __m128i *)from)[i]);
+#else
+    memcpy(to, from, n_bytes);
+#endif
+}
+
+VECTOR_INLINE void stored_past_caches(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 typedef float f32x8 __attribute__((vector_size(32)));
