@@ -148,7 +148,8 @@ static void free_problem(struct problem *x)
 static const struct shape shapes[] = {
     {1, 4, 16, 1, 0, 0},  {1, 1, 32, 1, 1, 0},  {5, 3, 48, 1, 0, 0},  {16, 4, 96, 1, 1, 0},
     {17, 4, 32, 1, 0, 0}, {32, 4, 80, 1, 1, 1}, {31, 3, 16, 0, 0, 1}, {33, 2, 112, 1, 0, 1},
-    {70, 1, 48, 1, 1, 1}, {20, 4, 96, 0, 1, 0}, {70, 4, 80, 1, 0, 1}, {48, 3, 96, 0, 0, 1}};
+    {70, 1, 48, 1, 1, 1}, {20, 4, 96, 0, 1, 0}, {70, 4, 80, 1, 0, 1}, {48, 3, 96, 0, 0, 1},
+    {70, 4, 32, 1, 0, 0}};
 
 /* Against the portable product: sums of up to 224 terms below 1, onto a few, so 1e-3 is far above
  * rounding and far below a term. */
