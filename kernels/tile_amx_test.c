@@ -113,15 +113,17 @@ static struct problem make_problem(const struct shape *s)
         x.laid_out = aligned_alloc(64, tile_layout_bytes(layout, s->n_rows, s->n_pairs));
         layout->lay_out(x.laid_out, x.a, (size_t)s->n_pairs * 2, s->n_rows, s->n_pairs);
     }
-    x.acc = malloc((size_t)s->n_rows * 70 * sizeof(float));
-    for (int i = 0; i < s->n_rows * 70; i++)
+    int n_sums = tile_layout_rows(layout, s->n_rows) * 70;
+    x.acc = malloc((size_t)n_sums * sizeof(float));
+    for (int i = 0; i < n_sums; i++)
         x.acc[i] = 1.5f + (float)(i / 70 % 3);
     x.p = (struct tile_product){.acc = x.acc,
                                 .ld_acc = 70,
                                 .a = x.a,
                                 .ld_a = (size_t)s->n_pairs * 2,
                                 .laid_out = x.laid_out,
-                                .laid_out_run = (size_t)s->n_rows * layout->row_bytes,
+                                .laid_out_run =
+                                    (size_t)tile_layout_rows(layout, s->n_rows) * layout->row_bytes,
                                 .b = x.b,
                                 .group_stride = s->panel ? 32 : (size_t)s->n_pairs * 32,
                                 .pair_stride = s->panel ? (size_t)s->n_groups * 32 : 32,
@@ -130,7 +132,8 @@ static struct problem make_problem(const struct shape *s)
                                 .n_pairs = s->n_pairs,
                                 .resume = s->resume,
                                 .n_products = 1,
-                                .next = x.next};
+                                .next = x.next,
+                                .next_bytes = n_b * sizeof(bf16)};
     free(a);
     free(b);
     return x;

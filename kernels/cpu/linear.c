@@ -24,7 +24,8 @@ enum {
     AHEAD_BYTES = 4096,   /* how far ahead a single pass fetches */
 };
 
-/* What suits the products of a path. */
+/* What suits the products of a path. Rows that AVX2 has laid out take twice the room; AMX makes
+ * runs of its own. */
 static const struct cut {
     int rows_a_pass;      /* rows whose sums (32 KiB) stay in the cache while the panel passes */
     int rows_a_stream;    /* up to here the panel is read once anyway, and goes in one run */
@@ -33,10 +34,9 @@ static const struct cut {
     int rows_past_caches; /* from here on y goes to memory: stream_panel() */
 } cuts[CODE_PATH_COUNT] = {
     [CODE_PATH_PORTABLE] = {128, 0, 16, RUN_PAIRS_MANY, INT_MAX},
-    [CODE_PATH_AVX2] = {64, 0, 12, RUN_PAIRS_MANY,
-                        INT_MAX}, /* laid out, they take twice the room */
+    [CODE_PATH_AVX2] = {64, 0, 12, RUN_PAIRS_MANY, INT_MAX},
     [CODE_PATH_AVX512BF16] = {128, 6, 16, RUN_PAIRS_MANY, INT_MAX},
-    [CODE_PATH_AMX] = {128, 0, 0, INT_MAX, 16}, /* makes runs of its own */
+    [CODE_PATH_AMX] = {128, 0, 0, INT_MAX, 16},
 };
 
 struct task {
@@ -181,7 +181,9 @@ static void take_rows(const struct task *task, struct rows *rows, int first)
 /* Bytes from a run of all laid out rows to the next. */
 static size_t laid_out_run(const struct task *task, const struct rows *rows)
 {
-    return rows->laid_out ? (size_t)rows->n * task->layout->row_bytes : 0;
+    if (!rows->laid_out)
+        return 0;
+    return (size_t)tile_layout_rows(task->layout, rows->n) * task->layout->row_bytes;
 }
 
 /* Where they have this pair of this row. */
@@ -204,7 +206,7 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
     const bf16 *b =
         (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
     int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
-    const bf16 *end = (const bf16 *)w->matrix + linear_weight_group_offset(w, w->n_groups);
+    const char *end = (const char *)w->matrix + w->matrix_bytes;
     int in_one = n_rows <= task->cut->rows_a_stream;
     int run = n > 1 || in_one                   ? n_pairs
               : n_rows <= task->cut->rows_a_few ? RUN_PAIRS_FEW
@@ -226,9 +228,10 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
         p.b = b + (size_t)pair * p.pair_stride;
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
         p.resume = pair > 0;
-        const bf16 *behind = p.b + tile_b_bytes(&p) / sizeof(bf16);
-        p.next =
-            in_one ? (const char *)p.b + AHEAD_BYTES : (const char *)(behind < end ? behind : NULL);
+        const char *behind = (const char *)p.b + tile_b_bytes(&p);
+        size_t left = (size_t)(end - behind);
+        p.next = in_one ? (const char *)p.b + AHEAD_BYTES : left ? behind : NULL;
+        p.next_bytes = left < tile_b_bytes(&p) ? left : tile_b_bytes(&p);
         task->multiply(&p);
     }
 }
@@ -242,7 +245,8 @@ static float *take_space(const struct task *task, struct rows *rows, int thread_
         n_rows = task->launch->n_rows < most ? task->launch->n_rows : most;
     bool pads = w->options.n_in != w->n_in_padded,
          lays_out = task->layout && n_rows >= task->layout->rows_least;
-    size_t acc_bytes = (size_t)(n_rows * task->n_abreast) * TILE_COLUMNS * sizeof(float),
+    size_t n_sums = (size_t)(tile_layout_rows(task->layout, n_rows) * task->n_abreast),
+           acc_bytes = n_sums * TILE_COLUMNS * sizeof(float),
            layout_bytes = lays_out ? tile_layout_bytes(task->layout, n_rows, (int)n_padded / 2) : 0,
            padded_bytes = pads ? (size_t)n_rows * n_padded * sizeof(bf16) : 0;
     char *space =
@@ -280,6 +284,14 @@ static void finish_panels(struct share *share, int row, int n_rows, int panel, i
                      task->launch->n_rows >= task->cut->rows_past_caches);
 }
 
+/* Where a part of the pass begins. */
+static int first_row(const struct task *task, const struct rows *rows, int part)
+{
+    int multiple = rows->laid_out ? task->layout->rows_multiple : 1;
+    int row = (rows->n + multiple - 1) / multiple * part / task->n_parts * multiple;
+    return row < rows->n ? row : rows->n;
+}
+
 /* n parts of one panel, in one pass. */
 static void do_parts(struct share *share, int unit, int n)
 {
@@ -289,8 +301,8 @@ static void do_parts(struct share *share, int unit, int n)
     int panel = task->first_panel + unit / task->n_parts % task->n_panels;
     if (pass * task->cut->rows_a_pass != rows->first)
         take_rows(task, rows, pass * task->cut->rows_a_pass);
-    int row = rows->n * part / task->n_parts, n_rows = rows->n * (part + n) / task->n_parts - row;
-    finish_panels(share, row, n_rows, panel, 1);
+    int row = first_row(task, rows, part), end = first_row(task, rows, part + n);
+    finish_panels(share, row, end - row, panel, 1);
 }
 
 /* n panels, all rows; the last item may name some that are not there, and the last panel may have

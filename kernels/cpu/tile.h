@@ -38,9 +38,10 @@ struct tile_product {
     int resume;
     int n_products; /* of one shape; their operands are this far apart: */
     size_t acc_step, a_step, b_step;
-    const void *next; /* what is read after this: as many bytes as one b, fetched meanwhile (each
-                         product fetches the b of the one behind), by tile_multiply_amx with loads,
-                         so it must be there; NULL: nothing */
+    const void *next;  /* what is read after this, fetched meanwhile (each product fetches the b of
+                          the one behind); NULL: nothing */
+    size_t next_bytes; /* of it are there: tile_multiply_amx fetches with loads, up to as many bytes
+                          as one b; the others with prefetches, which need no memory */
 };
 
 /* Bytes of one b, from its start to its end. */
@@ -59,8 +60,10 @@ static inline struct tile_product tile_single(const struct tile_product *p, int 
     one.a += (size_t)index * p->a_step;
     one.b += (size_t)index * p->b_step;
     one.n_products = 1;
-    if (index + 1 < p->n_products)
+    if (index + 1 < p->n_products) {
         one.next = one.b + p->b_step;
+        one.next_bytes = tile_b_bytes(p);
+    }
     return one;
 }
 
@@ -85,6 +88,7 @@ void tile_multiply_beside_amx(const struct tile_product *product);
 struct tile_layout {
     void (*lay_out)(void *to, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);
     int rows_least; /* fewer are not worth it */
+    int rows_multiple;
     int run_pairs;
     size_t row_bytes; /* of a row in a run */
 };
@@ -92,10 +96,17 @@ struct tile_layout {
 /* NULL: rows are best as they are. */
 const struct tile_layout *tile_layout_of(enum code_path path);
 
+/* Rows that laid out ones take the room of; layout may be NULL. */
+static inline int tile_layout_rows(const struct tile_layout *layout, int n_rows)
+{
+    int multiple = layout ? layout->rows_multiple : 1;
+    return (n_rows + multiple - 1) / multiple * multiple;
+}
+
 static inline size_t tile_layout_bytes(const struct tile_layout *layout, int n_rows, int n_pairs)
 {
     int n_runs = (n_pairs + layout->run_pairs - 1) / layout->run_pairs;
-    return (size_t)n_runs * (size_t)n_rows * layout->row_bytes;
+    return (size_t)(n_runs * tile_layout_rows(layout, n_rows)) * layout->row_bytes;
 }
 
 #if defined(__x86_64__)

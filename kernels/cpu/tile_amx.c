@@ -169,25 +169,26 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
     }
 }
 
-/* Rows of the pass at `row`: of its first and second tile. */
-static void rows_of_pass(int rows[2], int n_rows, int row)
+/* Rows of the pass at `row`: of its first and second tile. Laid out ones fill whole tiles, and all
+ * passes have one configuration: loading another takes as long as some twenty products. */
+static void rows_of_pass(int rows[2], const struct tile_product *p, int row)
 {
-    int left = n_rows - row;
-    rows[0] = left < TILE_ROWS ? left : TILE_ROWS;
-    rows[1] = left < TILE_ROWS ? 0 : left < 2 * TILE_ROWS ? left - TILE_ROWS : TILE_ROWS;
+    for (int tile = 0; tile < 2; tile++, row += TILE_ROWS) {
+        int left = p->n_rows > row ? p->n_rows - row : 0;
+        rows[tile] = left > TILE_ROWS || (left && p->laid_out) ? TILE_ROWS : left;
+    }
 }
 
 /* What is read while the tiles use the run: itself, or the run behind it, here or in the next b. */
 static void begin_fetch(struct walk *w, int few)
 {
     const struct tile_product *p = w->p;
-    const char *end = (const char *)p->b + tile_b_bytes(p);
     int pair = few ? w->first_pair : w->end_pair, n_rounds = 0;
-    w->fetch = (const char *)b_at(w, 0, pair);
-    w->fetch_end = end;
-    if (pair >= p->n_pairs) {
+    w->fetch_end = (const char *)p->b + tile_b_bytes(p);
+    w->fetch = pair < p->n_pairs ? (const char *)b_at(w, 0, pair) : w->fetch_end;
+    if (pair >= p->n_pairs && p->next) {
         w->fetch = p->next;
-        w->fetch_end = p->next ? w->fetch + tile_b_bytes(p) : NULL;
+        w->fetch_end = w->fetch + p->next_bytes;
     }
     for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS)
         n_rounds += p->n_rows - row > TILE_ROWS ? (p->n_groups + 1) / 2 : 1;
@@ -196,13 +197,25 @@ static void begin_fetch(struct walk *w, int few)
         ((size_t)(p->n_groups * TILE_PAIRS) + (size_t)n_rounds - 1) / (size_t)n_rounds * 64;
 }
 
+/* One full tile and two have the same configuration. */
+AMX static void configure(int configured[2], const int rows[2])
+{
+    struct amx_config config;
+    int second = rows[0] == TILE_ROWS && !rows[1] ? TILE_ROWS : rows[1];
+    if (configured[0] == rows[0] && configured[1] == second)
+        return;
+    configured[0] = rows[0];
+    configured[1] = second;
+    make_config(&config, configured);
+    CONFIGURE(&config);
+}
+
 AMX static void multiply_single(const struct tile_product *p)
 {
     struct walk w = {.p = p,
                      .acc_stride = p->ld_acc * sizeof(float),
                      .a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16),
                      .b_stride = p->pair_stride * sizeof(bf16)};
-    struct amx_config config;
     int configured[2] = {0, 0};
     int few = p->n_rows <= TILE_ROWS, run = few ? p->n_pairs : RUN_PAIRS;
     for (w.first_pair = 0; w.first_pair < p->n_pairs; w.first_pair = w.end_pair) {
@@ -211,12 +224,8 @@ AMX static void multiply_single(const struct tile_product *p)
         begin_fetch(&w, few);
         for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
             int rows[2];
-            rows_of_pass(rows, p->n_rows, row);
-            if (memcmp(rows, configured, sizeof(rows)) != 0) {
-                make_config(&config, rows);
-                CONFIGURE(&config);
-                memcpy(configured, rows, sizeof(rows));
-            }
+            rows_of_pass(rows, p, row);
+            configure(configured, rows);
             if (!rows[1])
                 one_row_tile(&w, row);
             for (int group = 0; rows[1] && group < p->n_groups; group += 2)
@@ -238,11 +247,15 @@ AMX void AMX_PRODUCT(const struct tile_product *product)
 static void tile_by_tile(void *to, const bf16 *a, size_t ld_a, int n_rows, int n_pairs)
 {
     char *at = to;
-    for (int pair = 0; pair < n_pairs; pair += TILE_PAIRS)
+    size_t n_past = (size_t)(tile_layout_rows(&tile_layout_amx, n_rows) - n_rows) * AMX_ROW_BYTES;
+    for (int pair = 0; pair < n_pairs; pair += TILE_PAIRS, at += n_past) {
         for (int r = 0; r < n_rows; r++, at += AMX_ROW_BYTES)
             memcpy(at, a + (size_t)r * ld_a + 2 * pair, AMX_ROW_BYTES);
+        memset(at, 0, n_past);
+    }
 }
 
-const struct tile_layout tile_layout_amx = {tile_by_tile, TILE_ROWS + 1, TILE_PAIRS, AMX_ROW_BYTES};
+const struct tile_layout tile_layout_amx = {tile_by_tile, TILE_ROWS + 1, TILE_ROWS, TILE_PAIRS,
+                                            AMX_ROW_BYTES};
 #endif
 #endif

@@ -326,7 +326,7 @@ AVX2 static void widen_rows(void *to, const bf16 *a, size_t ld_a, int n_rows, in
     }
 }
 
-const struct tile_layout tile_layout_avx2 = {widen_rows, 4, PAIRS_A_RUN, LD_X * sizeof(float)};
+const struct tile_layout tile_layout_avx2 = {widen_rows, 4, 1, PAIRS_A_RUN, LD_X * sizeof(float)};
 
 /* The columns of the rows from `first` on, in tiles as wide as they may be. */
 AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, struct tile *t,
