@@ -24,6 +24,7 @@ DEMO = {"hidden": 256, "inter": 640, "layers": 6, "heads": 4, "kv_heads": 4}  # 
 LEVELS = "1,2,4,8,16,24,48"
 TOKENS = 76  # of a picture of 128x128
 TOGETHER = 24  # requests at once, of the comparison with the simulation
+WARM = 2  # pictures before what is measured, of the real burst and of the simulated one
 STEP_GOALS = {1: 0.85, 8: 0.80, 32: 0.60}
 LOOK_S = 2  # at what else the machine does
 BUSY_SHARE = 0.05  # more of it spoils the numbers
@@ -213,7 +214,7 @@ class Bench:
     def simulation(self):
         """A burst on two real stages, then the simulator with the step times that were measured in it."""
         n = 4 if self.quick else TOGETHER
-        report, log = self.bench("--stages", 2, "--threads", 1, "--concurrency", n, "--requests", n, "--warm", 2, "--no-pixels",
+        report, log = self.bench("--stages", 2, "--threads", 1, "--concurrency", n, "--requests", n, "--warm", WARM, "--no-pixels",
                                  env={"MGPT_LOG": "debug"})
         real = report["runs"][0]
         lines = step_times(log)
@@ -222,7 +223,7 @@ class Bench:
             file.write("".join(lines))
             file.flush()
             out, _ = self.run(self.program("tests/mgpt-sim"), "--stages", 2, "--measured", file.name, "--arrivals", "burst", "--requests", n,
-                              "--mix", f"{self.size}:1", "--prompt", round(real["prompt_tokens"]), "--prompts", real["load"]["prompts"], "--json")
+                              "--warm-requests", WARM, "--mix", f"{self.size}:1", "--prompt", round(real["prompt_tokens"]), "--prompts", real["load"]["prompts"], "--json")
         sim = json.loads(out)
         self.say(f"{n} pictures of {self.size} at once on 2 stages of 1 thread, tokens only; `mgpt-sim --measured` with the {len(lines)} step "
                  "times of that run. The goal is 10 %, and U >= 0.95.", "")

@@ -29,6 +29,7 @@ static const char help[] =
     "Requests\n"
     "  --arrivals KIND      closed, burst or poisson [burst]\n"
     "  --requests N         burst, poisson [32]\n"
+    "  --warm-requests N    burst: so many at once before, not measured [0]\n"
     "  --rate X             poisson: a minute [10]\n"
     "  --concurrency N      closed: so many live always [32]\n"
     "  --warm S --seconds S closed: the measured span [60, 300]\n"
@@ -188,6 +189,7 @@ static const struct number numbers[] = {
     {"hop-us", offsetof(struct settings, sim.hop_us), 0},
     {"turn-us", offsetof(struct settings, sim.turn_us), 0},
     {"requests", offsetof(struct settings, sim.n_requests), 1},
+    {"warm-requests", offsetof(struct settings, sim.n_warm), 1},
     {"rate", offsetof(struct settings, sim.rate), 0},
     {"concurrency", offsetof(struct settings, sim.concurrency), 1},
     {"warm", offsetof(struct settings, sim.warm_s), 0},

@@ -187,6 +187,14 @@ static void account(struct sim *s)
 
 /* ---- the scheduler and its events ---- */
 
+/* Also when all that came before to warm up has ended. */
+static void begin_burst(struct sim *s)
+{
+    s->measure_from = s->now;
+    for (int i = 0; i < s->o->n_requests; i++)
+        push(s, 0, ARRIVE, 0, 0);
+}
+
 static void take_events(struct sim *s)
 {
     struct scheduler_event event;
@@ -215,6 +223,8 @@ static void take_events(struct sim *s)
             s->n_ended++;
             if (s->o->arrivals == SIM_CLOSED && s->now < s->measure_until)
                 push(s, 0, ARRIVE, 0, 0);
+            if (s->o->arrivals == SIM_BURST && s->n_ended == s->o->n_warm)
+                begin_burst(s);
         }
     }
 }
@@ -376,7 +386,14 @@ static enum status handle(struct sim *s, const struct event *event, struct error
 static void plan_arrivals(struct sim *s)
 {
     double at = 0;
-    int n = s->o->arrivals == SIM_CLOSED ? s->o->concurrency : s->o->n_requests;
+    s->measure_until = INT64_MAX;
+    if (s->o->arrivals == SIM_BURST && s->o->n_warm == 0) {
+        begin_burst(s);
+        return;
+    }
+    int n = s->o->arrivals == SIM_CLOSED  ? s->o->concurrency
+            : s->o->arrivals == SIM_BURST ? s->o->n_warm
+                                          : s->o->n_requests;
     for (int i = 0; i < n; i++) {
         if (s->o->arrivals == SIM_POISSON)
             at += -log(uniform(s)) * 60e6 / s->o->rate;
@@ -384,9 +401,12 @@ static void plan_arrivals(struct sim *s)
             at = s->o->warm_s * 0.5e6 * i / n; /* ages are spread, as in a long run */
         push(s, at, ARRIVE, 0, 0);
     }
-    s->measure_from = s->o->arrivals == SIM_CLOSED ? (int64_t)(s->o->warm_s * 1e9) : 0;
-    s->measure_until =
-        s->o->arrivals == SIM_CLOSED ? s->measure_from + (int64_t)(s->o->seconds * 1e9) : INT64_MAX;
+    if (s->o->arrivals == SIM_BURST)
+        s->measure_from = INT64_MAX;
+    if (s->o->arrivals == SIM_CLOSED) {
+        s->measure_from = (int64_t)(s->o->warm_s * 1e9);
+        s->measure_until = s->measure_from + (int64_t)(s->o->seconds * 1e9);
+    }
 }
 
 static int compare_doubles(const void *a, const void *b)
@@ -501,6 +521,9 @@ static enum status check(const struct sim_options *o, struct error *err)
         o->concurrency > HEAP_MAX / 2)
         return error_set(err, STATUS_INVALID, "%d requests, %d at once, expected 1 to %d",
                          o->n_requests, o->concurrency, HEAP_MAX / 2);
+    if (o->n_warm < 0 || o->n_warm > HEAP_MAX / 2)
+        return error_set(err, STATUS_INVALID, "%d requests to warm up, expected 0 to %d", o->n_warm,
+                         HEAP_MAX / 2);
     if (!(o->rate > 0) || !(o->seconds > 0) || !(o->warm_s >= 0))
         return error_set(err, STATUS_INVALID, "rate and seconds must be above 0");
     for (int i = 0; i < o->n_stages; i++) {

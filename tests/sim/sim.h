@@ -42,6 +42,8 @@ struct sim_options {
 
     enum sim_arrivals arrivals;
     int n_requests, concurrency;
+    int n_warm; /* BURST: so many at once before, then what is measured begins: as mgpt bench does
+                 */
     double rate;
     double warm_s, seconds; /* CLOSED: what is measured begins after warm_s and lasts `seconds` */
     struct sim_size sizes[SIM_SIZES_MAX];
