@@ -8,7 +8,7 @@
  * values = weights v (tile products in one chain over the split), merged into the unit's totals.
  * Each vector has its own number of valid positions; weights of later ones are exactly zero, and
  * adding zero changes no bit, so the vectors beside it do not matter. While it works on one operand
- * a thread fetches the one AHEAD places on, across the borders of splits and units.
+ * a thread fetches the one behind it, across the borders of splits and units.
  */
 #include <math.h>
 

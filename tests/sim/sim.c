@@ -187,7 +187,7 @@ static void account(struct sim *s)
 
 /* ---- the scheduler and its events ---- */
 
-/* Also when all that came before to warm up has ended. */
+/* At the start, or once the requests that warm up have ended. */
 static void begin_burst(struct sim *s)
 {
     s->measure_from = s->now;
