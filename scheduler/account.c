@@ -108,8 +108,12 @@ void scheduler_measure(struct scheduler *s, int64_t now_ns, uint64_t number, int
     s->figures.busy_ns += busy_ns;
     if (h->answered_ns > 0)
         s->figures.useful_ns += (int64_t)(h->useful * (double)busy_ns);
+    bool was_measured = cost_is_measured(s->cost);
     if (h->n_tokens > 0)
         cost_observe(s->cost, stage, h->n_tokens, h->n_context, busy_ns);
+    /* What plans may take was the prior's guess, which may be many times too short. */
+    if (!was_measured && cost_is_measured(s->cost))
+        s->regroup_soon = true;
 }
 
 double account_way_ns(const struct scheduler *s)

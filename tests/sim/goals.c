@@ -159,6 +159,18 @@ static void warm_burst(struct sim_options *o)
     o->n_warm = 2;
 }
 
+/* Four times slower than a scheduler that has measured nothing supposes. */
+static void cold_burst(struct sim_options *o)
+{
+    cpu_2(o);
+    o->weight_us = 20000;
+    o->token_us = 700;
+    o->context_us = 8;
+    o->arrivals = SIM_BURST;
+    o->n_requests = 24;
+    o->n_prompts = 8;
+}
+
 static const struct goal goals[] = {
     {"2 equal stages, 512x512", 0.95, 0, true, equal_2},
     {"4 equal stages", 0.95, 0, false, equal_4},
@@ -177,6 +189,7 @@ static const struct goal goals[] = {
     {"4 stages, slow links", 0.80, 0, true, slow_links},
     {"2 CPU stages, 24 of 128x128", 0.95, 0, true, cpu_2},
     {"2 CPU stages, burst of 24 after 2", 0.90, 0, false, warm_burst},
+    {"2 slow CPU stages, burst of 24 at once", 0.90, 228, false, cold_burst},
 };
 
 /* The automatic number of micro-batches against given ones. Returns 1 when one of those is better
