@@ -1,6 +1,9 @@
-/* kernels/cpu/amx.h - the operand of LDTILECFG. Source: Intel SDM volume 2, LDTILECFG; palette 1. */
-#ifndef KERNELS_CPU_AMX_H
-#define KERNELS_CPU_AMX_H
+/*
+ * amx.h - the configuration of the tile registers, palette 1. Source: Intel SDM volume 2,
+ * LDTILECFG.
+ */
+#ifndef MGPT_KERNELS_CPU_AMX_H
+#define MGPT_KERNELS_CPU_AMX_H
 
 #include <stdint.h>
 
