@@ -269,6 +269,11 @@ struct share {
     store_panel_function store;
 };
 
+static int goes_past_caches(const struct task *task)
+{
+    return task->launch->n_rows >= task->cut->rows_past_caches;
+}
+
 /* As multiply_panels(), sums stored. */
 static void finish_panels(struct share *share, int row, int n_rows, int panel, int n)
 {
@@ -281,14 +286,15 @@ static void finish_panels(struct share *share, int row, int n_rows, int panel, i
         share->store(task->launch, share->acc + (size_t)(i * n_rows) * TILE_COLUMNS,
                      rows->first + row, n_rows, (panel + i) * TILE_COLUMNS,
                      linear_weight_panel_groups(task->launch->weight, panel + i),
-                     task->launch->n_rows >= task->cut->rows_past_caches);
+                     goes_past_caches(task));
 }
 
 /* Where a part of the pass begins. */
 static int first_row(const struct task *task, const struct rows *rows, int part)
 {
-    int multiple = rows->laid_out ? task->layout->rows_multiple : 1;
-    int row = (rows->n + multiple - 1) / multiple * part / task->n_parts * multiple;
+    const struct tile_layout *layout = rows->laid_out ? task->layout : NULL;
+    int multiple = layout ? layout->rows_multiple : 1;
+    int row = tile_layout_rows(layout, rows->n) / multiple * part / task->n_parts * multiple;
     return row < rows->n ? row : rows->n;
 }
 
@@ -339,7 +345,7 @@ static void multiply_share(void *context, int thread_index, int n_threads)
         else
             do_parts(&share, unit, n);
     }
-    if (task->launch->n_rows >= task->cut->rows_past_caches)
+    if (goes_past_caches(task))
         stored_past_caches();
 }
 

@@ -83,7 +83,9 @@ void tile_multiply_beside_amx(const struct tile_product *product);
 /*
  * How products of a path like their rows. Whoever multiplies the same ones by many b lays them out
  * once for all, as [runs of run_pairs pairs, n_rows, row_bytes]; a product may take some of the
- * runs and rows, or, where a row of a run is one piece of memory, pairs of one run.
+ * runs and rows, or, where a row of a run is one piece of memory, pairs of one run. Its rows begin
+ * at a multiple of rows_multiple, and they and their sums have room for a multiple of it
+ * (tile_layout_rows()): lay_out fills it with zeros, products write there.
  */
 struct tile_layout {
     void (*lay_out)(void *to, const bf16 *a, size_t ld_a, int n_rows, int n_pairs);

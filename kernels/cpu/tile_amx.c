@@ -33,7 +33,6 @@
 #endif
 
 enum {
-    TILE_ROWS = AMX_TILE_ROWS,
     TILE_PAIRS = 16,
     RUN_PAIRS = 32,            /* 8 KiB of b */
     PREFETCH_BYTES = 4096,     /* how far before the plain loads, */
@@ -173,35 +172,41 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
  * passes have one configuration: loading another takes as long as some twenty products. */
 static void rows_of_pass(int rows[2], const struct tile_product *p, int row)
 {
-    for (int tile = 0; tile < 2; tile++, row += TILE_ROWS) {
+    for (int tile = 0; tile < 2; tile++, row += AMX_TILE_ROWS) {
         int left = p->n_rows > row ? p->n_rows - row : 0;
-        rows[tile] = left > TILE_ROWS || (left && p->laid_out) ? TILE_ROWS : left;
+        rows[tile] = left > AMX_TILE_ROWS || (left && p->laid_out) ? AMX_TILE_ROWS : left;
     }
+}
+
+/* How fast and how far ahead b is read: what 16 pairs have, over all that is done with them. */
+static void set_pace(struct walk *w, int few)
+{
+    const struct tile_product *p = w->p;
+    int n_rounds = 0;
+    for (int row = 0; row < p->n_rows; row += 2 * AMX_TILE_ROWS)
+        n_rounds += p->n_rows - row > AMX_TILE_ROWS ? (p->n_groups + 1) / 2 : 1;
+    w->prefetch_bytes = few ? PREFETCH_BYTES_FEW : PREFETCH_BYTES;
+    w->bytes_a_round = (size_t)((p->n_groups * TILE_PAIRS + n_rounds - 1) / n_rounds) * 64;
 }
 
 /* What is read while the tiles use the run: itself, or the run behind it, here or in the next b. */
 static void begin_fetch(struct walk *w, int few)
 {
     const struct tile_product *p = w->p;
-    int pair = few ? w->first_pair : w->end_pair, n_rounds = 0;
+    int pair = few ? w->first_pair : w->end_pair;
     w->fetch_end = (const char *)p->b + tile_b_bytes(p);
     w->fetch = pair < p->n_pairs ? (const char *)b_at(w, 0, pair) : w->fetch_end;
     if (pair >= p->n_pairs && p->next) {
         w->fetch = p->next;
         w->fetch_end = w->fetch + p->next_bytes;
     }
-    for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS)
-        n_rounds += p->n_rows - row > TILE_ROWS ? (p->n_groups + 1) / 2 : 1;
-    w->prefetch_bytes = few ? PREFETCH_BYTES_FEW : PREFETCH_BYTES;
-    w->bytes_a_round =
-        ((size_t)(p->n_groups * TILE_PAIRS) + (size_t)n_rounds - 1) / (size_t)n_rounds * 64;
 }
 
 /* One full tile and two have the same configuration. */
 AMX static void configure(int configured[2], const int rows[2])
 {
     struct amx_config config;
-    int second = rows[0] == TILE_ROWS && !rows[1] ? TILE_ROWS : rows[1];
+    int second = rows[0] == AMX_TILE_ROWS && !rows[1] ? AMX_TILE_ROWS : rows[1];
     if (configured[0] == rows[0] && configured[1] == second)
         return;
     configured[0] = rows[0];
@@ -217,19 +222,20 @@ AMX static void multiply_single(const struct tile_product *p)
                      .a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16),
                      .b_stride = p->pair_stride * sizeof(bf16)};
     int configured[2] = {0, 0};
-    int few = p->n_rows <= TILE_ROWS, run = few ? p->n_pairs : RUN_PAIRS;
+    int few = p->n_rows <= AMX_TILE_ROWS, run = few ? p->n_pairs : RUN_PAIRS;
+    set_pace(&w, few);
     for (w.first_pair = 0; w.first_pair < p->n_pairs; w.first_pair = w.end_pair) {
         w.end_pair = p->n_pairs - w.first_pair < run ? p->n_pairs : w.first_pair + run;
         w.resume = p->resume || w.first_pair > 0;
         begin_fetch(&w, few);
-        for (int row = 0; row < p->n_rows; row += 2 * TILE_ROWS) {
+        for (int row = 0; row < p->n_rows; row += 2 * AMX_TILE_ROWS) {
             int rows[2];
             rows_of_pass(rows, p, row);
             configure(configured, rows);
             if (!rows[1])
                 one_row_tile(&w, row);
             for (int group = 0; rows[1] && group < p->n_groups; group += 2)
-                two_row_tiles(&w, row, row + TILE_ROWS, group);
+                two_row_tiles(&w, row, row + AMX_TILE_ROWS, group);
         }
     }
     RELEASE();
@@ -255,7 +261,7 @@ static void tile_by_tile(void *to, const bf16 *a, size_t ld_a, int n_rows, int n
     }
 }
 
-const struct tile_layout tile_layout_amx = {tile_by_tile, TILE_ROWS + 1, TILE_ROWS, TILE_PAIRS,
-                                            AMX_ROW_BYTES};
+const struct tile_layout tile_layout_amx = {tile_by_tile, AMX_TILE_ROWS + 1, AMX_TILE_ROWS,
+                                            TILE_PAIRS, AMX_ROW_BYTES};
 #endif
 #endif

@@ -223,7 +223,8 @@ class Bench:
             file.write("".join(lines))
             file.flush()
             out, _ = self.run(self.program("tests/mgpt-sim"), "--stages", 2, "--measured", file.name, "--arrivals", "burst", "--requests", n,
-                              "--warm-requests", WARM, "--mix", f"{self.size}:1", "--prompt", round(real["prompt_tokens"]), "--prompts", real["load"]["prompts"], "--json")
+                              "--warm-requests", WARM, "--mix", f"{self.size}:1", "--prompt", round(real["prompt_tokens"]),
+                              "--prompts", real["load"]["prompts"], "--json")
         sim = json.loads(out)
         self.say(f"{n} pictures of {self.size} at once on 2 stages of 1 thread, tokens only; `mgpt-sim --measured` with the {len(lines)} step "
                  "times of that run. The goal is 10 %, and U >= 0.95.", "")

@@ -150,24 +150,25 @@ static void cpu_2(struct sim_options *o)
     o->seconds = 20;
 }
 
+static void cpu_burst(struct sim_options *o)
+{
+    cpu_2(o);
+    o->arrivals = SIM_BURST;
+    o->n_requests = 24;
+}
 /* As `./run bench` has it: the two before are not counted. */
 static void warm_burst(struct sim_options *o)
 {
-    cpu_2(o);
-    o->arrivals = SIM_BURST;
-    o->n_requests = 24;
+    cpu_burst(o);
     o->n_warm = 2;
 }
-
 /* Four times slower than a scheduler that has measured nothing supposes. */
 static void cold_burst(struct sim_options *o)
 {
-    cpu_2(o);
+    cpu_burst(o);
     o->weight_us = 20000;
     o->token_us = 700;
     o->context_us = 8;
-    o->arrivals = SIM_BURST;
-    o->n_requests = 24;
     o->n_prompts = 8;
 }
 

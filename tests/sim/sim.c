@@ -187,12 +187,17 @@ static void account(struct sim *s)
 
 /* ---- the scheduler and its events ---- */
 
+static void arrive_together(struct sim *s, int n)
+{
+    for (int i = 0; i < n; i++)
+        push(s, 0, ARRIVE, 0, 0);
+}
+
 /* At the start, or once the requests that warm up have ended. */
 static void begin_burst(struct sim *s)
 {
     s->measure_from = s->now;
-    for (int i = 0; i < s->o->n_requests; i++)
-        push(s, 0, ARRIVE, 0, 0);
+    arrive_together(s, s->o->n_requests);
 }
 
 static void take_events(struct sim *s)
@@ -383,30 +388,32 @@ static enum status handle(struct sim *s, const struct event *event, struct error
 
 /* ---- a run ---- */
 
+static void plan_burst(struct sim *s)
+{
+    s->measure_from = s->measure_until = INT64_MAX;
+    arrive_together(s, s->o->n_warm);
+    if (s->o->n_warm == 0)
+        begin_burst(s);
+}
+
 static void plan_arrivals(struct sim *s)
 {
     double at = 0;
-    s->measure_until = INT64_MAX;
-    if (s->o->arrivals == SIM_BURST && s->o->n_warm == 0) {
-        begin_burst(s);
+    int n = s->o->arrivals == SIM_CLOSED ? s->o->concurrency : s->o->n_requests;
+    if (s->o->arrivals == SIM_BURST) {
+        plan_burst(s);
         return;
     }
-    int n = s->o->arrivals == SIM_CLOSED  ? s->o->concurrency
-            : s->o->arrivals == SIM_BURST ? s->o->n_warm
-                                          : s->o->n_requests;
     for (int i = 0; i < n; i++) {
         if (s->o->arrivals == SIM_POISSON)
             at += -log(uniform(s)) * 60e6 / s->o->rate;
-        else if (s->o->arrivals == SIM_CLOSED)
+        else
             at = s->o->warm_s * 0.5e6 * i / n; /* ages are spread, as in a long run */
         push(s, at, ARRIVE, 0, 0);
     }
-    if (s->o->arrivals == SIM_BURST)
-        s->measure_from = INT64_MAX;
-    if (s->o->arrivals == SIM_CLOSED) {
-        s->measure_from = (int64_t)(s->o->warm_s * 1e9);
-        s->measure_until = s->measure_from + (int64_t)(s->o->seconds * 1e9);
-    }
+    s->measure_from = s->o->arrivals == SIM_CLOSED ? (int64_t)(s->o->warm_s * 1e9) : 0;
+    s->measure_until =
+        s->o->arrivals == SIM_CLOSED ? s->measure_from + (int64_t)(s->o->seconds * 1e9) : INT64_MAX;
 }
 
 static int compare_doubles(const void *a, const void *b)

@@ -42,8 +42,7 @@ struct sim_options {
 
     enum sim_arrivals arrivals;
     int n_requests, concurrency;
-    int n_warm; /* BURST: so many at once before, then what is measured begins: as mgpt bench does
-                 */
+    int n_warm; /* BURST: so many at once before what is measured, as mgpt bench --warm */
     double rate;
     double warm_s, seconds; /* CLOSED: what is measured begins after warm_s and lasts `seconds` */
     struct sim_size sizes[SIM_SIZES_MAX];
