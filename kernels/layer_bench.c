@@ -58,7 +58,8 @@ struct bench {
     void *x, *normed, *wide, *inner, *delta;
     struct kv_segment segments[ROWS_MAX];
     int32_t *blocks;
-    size_t kv_bytes;
+    size_t kv_bytes, limits_bytes;
+    void *limits_buffer;
     int64_t *part_ns; /* [N_PARTS] of the fastest call, in the series under way */
 };
 
@@ -142,6 +143,8 @@ static void make_bench(struct bench *b, int rows_max)
             memset(l->kv.pool, 0x3c, b->kv_bytes); /* 0.0115 each: pages must be there */
     }
     size_t wide = (size_t)(n_qkv > 2 * o->inter ? n_qkv : 2 * o->inter);
+    b->limits_bytes = machine_limits_buffer_bytes(b->stream);
+    b->limits_buffer = make_memory(b, b->limits_bytes);
     rows_max = linear_padded_rows(rows_max, b->stream);
     fill_inputs(b, rows_max);
     b->norm = (struct qk_norm){b->ones, b->ones, b->ones, b->ones, 1e-5f};
@@ -244,7 +247,7 @@ static double median(double *values, int n)
 static struct machine_limits measure_limits(struct bench *b)
 {
     struct machine_limits limits;
-    CHECK(machine_limits_measure(&limits, b->stream, MACHINE_LIMITS_BUFFER_BYTES, LIMITS_MS,
+    CHECK(machine_limits_measure(&limits, b->stream, b->limits_buffer, b->limits_bytes, LIMITS_MS,
                                  NULL) == STATUS_OK);
     return limits;
 }

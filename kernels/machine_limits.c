@@ -4,13 +4,33 @@
 #include "kernels/machine_limits.h"
 
 #include <math.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
 
-enum { READ_AHEAD_BYTES = 2048, READS_A_TURN = 4, STREAMS = 4, PEAK_TURNS = 20000 };
+enum {
+    READ_AHEAD_BYTES = 2048,
+    READS_A_TURN = 4,
+    STREAMS = 4,
+    PIECE_BYTES = 64 << 20, /* of the buffer, in a round */
+    BUFFER_LEAST_BYTES = 256 << 20,
+    CACHES_A_BUFFER = 4,
+    BUFFERS_A_MEMORY = 8,
+    PEAK_TURNS = 20000
+};
+
+size_t machine_limits_buffer_bytes(const struct stream *stream)
+{
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), pages = sysconf(_SC_PHYS_PAGES),
+         page = sysconf(_SC_PAGESIZE);
+    size_t bytes = cache > 0 ? (size_t)cache * CACHES_A_BUFFER : 0,
+           most = pages > 0 && page > 0 ? (size_t)pages * (size_t)page / BUFFERS_A_MEMORY : 0;
+    bytes = bytes < most ? bytes : most;
+    return bytes < BUFFER_LEAST_BYTES || stream_device(stream) ? BUFFER_LEAST_BYTES : bytes;
+}
 
 /* Rounds of a loop. */
 struct rounds {
@@ -90,23 +110,19 @@ static void read_share(void *context, int thread_index, int n_threads)
 }
 
 /* The better one of two ways of reading counts. */
-static enum status measure_reading(struct machine_limits *limits, struct stream *stream,
-                                   size_t buffer_bytes, int ms, struct error *err)
+static void measure_reading(struct machine_limits *limits, struct stream *stream,
+                            const char *buffer, size_t buffer_bytes, int ms)
 {
     enum { WAYS = 2 };
-    struct read_task task = {.bytes = buffer_bytes};
+    struct read_task task = {.bytes = buffer_bytes < PIECE_BYTES ? buffer_bytes : PIECE_BYTES};
     struct rounds rounds[WAYS] = {{.best = 0}};
-    void *buffer;
-    enum status st = stream_alloc(stream, &buffer, task.bytes, err);
-    if (st != STATUS_OK)
-        return st;
-    memset(buffer, 1, task.bytes);
-    task.buffer = buffer;
+    const size_t n_pieces = buffer_bytes / task.bytes;
     enum code_path path = stream_code_path(stream);
     const read_function ways[WAYS] = {read_one_of(path), read_several_of(path)};
     int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now = 0;
-    for (int round = 0; round < WAYS || now < end; round++) {
+    for (size_t round = 0; round < WAYS || now < end; round++) {
         struct read_launch launch = {&task, ways[round % WAYS]};
+        task.buffer = buffer + round % n_pieces * task.bytes;
         int64_t start = clock_monotonic_ns();
         stream_parallel(stream, read_share, &launch);
         now = clock_monotonic_ns();
@@ -116,8 +132,6 @@ static enum status measure_reading(struct machine_limits *limits, struct stream 
         limits->read_bytes_s = fmax(limits->read_bytes_s, rounds[i].best);
         limits->read_mean_bytes_s = fmax(limits->read_mean_bytes_s, mean_of(&rounds[i]));
     }
-    stream_free(stream, buffer, task.bytes);
-    return STATUS_OK;
 }
 
 #if defined(__x86_64__)
@@ -256,14 +270,13 @@ static void measure_peak(struct machine_limits *limits, struct stream *stream, i
 
 /* A device copies one half of the buffer to the other: as many bytes are read as written. */
 static enum status measure_copies(struct machine_limits *limits, struct stream *stream,
-                                  size_t buffer_bytes, int ms, struct error *err)
+                                  char *buffer, size_t buffer_bytes, int ms, struct error *err)
 {
     enum { COPIES = 8 };
     struct rounds rounds = {.best = 0};
     const size_t half = buffer_bytes / 2;
-    char *buffer;
-    enum status st = stream_alloc(stream, (void **)&buffer, buffer_bytes, err);
     int64_t end = clock_monotonic_ns() + (int64_t)ms * 1000000, now = 0;
+    enum status st = STATUS_OK;
     while (st == STATUS_OK && now < end) {
         st = stream_wait(stream, err);
         int64_t start = clock_monotonic_ns();
@@ -276,16 +289,16 @@ static enum status measure_copies(struct machine_limits *limits, struct stream *
     }
     limits->read_bytes_s = rounds.best;
     limits->read_mean_bytes_s = mean_of(&rounds);
-    stream_free(stream, buffer, buffer_bytes);
     return st;
 }
 
 enum status machine_limits_measure(struct machine_limits *limits, struct stream *stream,
-                                   size_t buffer_bytes, int ms, struct error *err)
+                                   void *buffer, size_t buffer_bytes, int ms, struct error *err)
 {
     *limits = (struct machine_limits){0};
     if (stream_device(stream))
-        return measure_copies(limits, stream, buffer_bytes, ms, err);
+        return measure_copies(limits, stream, buffer, buffer_bytes, ms, err);
     measure_peak(limits, stream, ms);
-    return measure_reading(limits, stream, buffer_bytes, ms, err);
+    measure_reading(limits, stream, buffer, buffer_bytes, ms);
+    return STATUS_OK;
 }

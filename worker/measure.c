@@ -21,7 +21,11 @@ static enum status measure_with(const struct measure *measure, int n_threads, st
     enum status st = stream_create(&stream, &options, err);
     if (st != STATUS_OK)
         return st;
-    st = machine_limits_measure(&limits, stream, MACHINE_LIMITS_BUFFER_BYTES, measure->ms, err);
+    const size_t buffer_bytes = machine_limits_buffer_bytes(stream);
+    void *buffer;
+    st = stream_alloc(stream, &buffer, buffer_bytes, err);
+    if (st == STATUS_OK)
+        st = machine_limits_measure(&limits, stream, buffer, buffer_bytes, measure->ms, err);
     if (st == STATUS_OK && n_threads == 1)
         printf("{\"code_path\": \"%s\", \"limits\": [", code_path_name(stream_code_path(stream)));
     if (st == STATUS_OK)
@@ -29,6 +33,7 @@ static enum status measure_with(const struct measure *measure, int n_threads, st
                "\"read_mean_bytes_s\": %.6g, \"dense_mean_flop_s\": %.6g}",
                n_threads == 1 ? "" : ", ", n_threads, limits.read_bytes_s, limits.dense_flop_s,
                limits.read_mean_bytes_s, limits.dense_mean_flop_s);
+    stream_free(stream, buffer, buffer_bytes);
     stream_destroy(stream);
     return st;
 }
