@@ -86,10 +86,12 @@ static void *map_aligned(struct stream *stream, size_t bytes)
     return NULL;
 }
 
-/* Mappings are given back by their length, so lengths are rounded the same way by both. */
+/* Long ones fill large pages: an end in small ones is read a quarter slower. Mappings are given
+ * back by their length, so it is rounded the same way by both. */
 static size_t mapped_bytes(size_t bytes)
 {
-    return (bytes + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
+    size_t page = bytes > LARGE_PAGE_BYTES ? LARGE_PAGE_BYTES : PAGE_BYTES;
+    return (bytes + page - 1) & ~(page - 1);
 }
 
 static enum status host_alloc(struct stream *stream, void **out, size_t bytes, struct error *err)
