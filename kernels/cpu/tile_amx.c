@@ -8,10 +8,11 @@
  * of b in turn. Up to 32 rows: two by two tiles of results, so that every tile of a and b that is
  * loaded serves twice. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS, LDTILECFG.
  *
- * Tile loads that wait for memory keep few lines under way, so plain loads go through b before
- * them, and prefetches before those. Up to 16 rows read the lines that they are about to use. More
- * rows take b in runs that stay in the first-level cache, and read the next run meanwhile. Rows
- * that lie apart by a power of two share few sets of that cache: so they are laid out tile by tile.
+ * Tile loads that wait for memory keep few lines under way, so b is fetched before them. Up to 16
+ * rows in two steps, into the second-level cache and nearer into the first: nothing waits there.
+ * More rows take b in runs that stay in the first-level cache; plain loads go through the next run
+ * meanwhile, and prefetches before those. Rows that lie apart by a power of two share few sets of
+ * that cache: so they are laid out tile by tile.
  *
  * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C
  * (AMX_MODEL), to test the walk over memory on machines without AMX.
@@ -34,9 +35,10 @@
 
 enum {
     TILE_PAIRS = 16,
-    RUN_PAIRS = 32,            /* 8 KiB of b */
-    PREFETCH_BYTES = 4096,     /* how far before the plain loads, */
-    PREFETCH_BYTES_FEW = 3072, /* up to 16 rows */
+    LINE_BYTES = 64,
+    RUN_PAIRS = 32,   /* 8 KiB of b */
+    FAR_BYTES = 2048, /* up to 16 rows: ahead of what is used next */
+    NEAR_BYTES = 1280,
 };
 
 /* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5),
@@ -59,16 +61,32 @@ struct walk {
     int resume;
     const char *fetch, *fetch_end; /* what is still to be read, */
     size_t bytes_a_round;          /* with every 16 pairs of some tiles */
-    size_t prefetch_bytes;
+    int few;                       /* rows: one tile */
 };
 
-static inline void fetch(struct walk *w)
+static inline const char *end_of_round(const struct walk *w)
 {
     size_t left = (size_t)(w->fetch_end - w->fetch);
-    const char *end = w->fetch + (left < w->bytes_a_round ? left : w->bytes_a_round);
-    for (; w->fetch < end; w->fetch += 64) {
-        __builtin_prefetch(w->fetch + w->prefetch_bytes, 0, 2);
+    return w->fetch + (left < w->bytes_a_round ? left : w->bytes_a_round);
+}
+
+/* How far prefetches are ahead of the plain loads. Volatile, so that each waits for it and lets
+ * plain loads pass: 32 rows take a fifth more time otherwise. */
+static const volatile size_t ahead_bytes = 4096;
+
+static inline void fetch_run(struct walk *w)
+{
+    for (const char *end = end_of_round(w); w->fetch < end; w->fetch += LINE_BYTES) {
+        __builtin_prefetch(w->fetch + ahead_bytes, 0, 2);
         (void)*(const volatile char *)w->fetch;
+    }
+}
+
+static inline void fetch_few(struct walk *w)
+{
+    for (const char *end = end_of_round(w); w->fetch < end; w->fetch += LINE_BYTES) {
+        __builtin_prefetch(w->fetch + FAR_BYTES, 0, 2);
+        __builtin_prefetch(w->fetch + NEAR_BYTES, 0, 3);
     }
 }
 
@@ -111,7 +129,10 @@ AMX static void one_row_tile(struct walk *w, int row)
     if (groups > 3)
         BEGIN(3, row, 3);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        fetch(w);
+        if (w->few)
+            fetch_few(w);
+        else
+            fetch_run(w);
         LOAD(4, a_at(w, row, pair), w->a_stride);
         LOAD(5, b_at(w, 0, pair), w->b_stride);
         MULTIPLY(0, 4, 5);
@@ -148,7 +169,7 @@ AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
         BEGIN(3, second, group + 1);
     }
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        fetch(w);
+        fetch_run(w);
         LOAD(4, a_at(w, row, pair), w->a_stride);
         LOAD(6, b_at(w, group, pair), w->b_stride);
         MULTIPLY(0, 4, 6);
@@ -178,22 +199,22 @@ static void rows_of_pass(int rows[2], const struct tile_product *p, int row)
     }
 }
 
-/* How fast and how far ahead b is read: what 16 pairs have, over all that is done with them. */
-static void set_pace(struct walk *w, int few)
+/* How fast b is fetched: what 16 pairs have, over all that is done with them. */
+static void set_pace(struct walk *w)
 {
     const struct tile_product *p = w->p;
     int n_rounds = 0;
     for (int row = 0; row < p->n_rows; row += 2 * AMX_TILE_ROWS)
         n_rounds += p->n_rows - row > AMX_TILE_ROWS ? (p->n_groups + 1) / 2 : 1;
-    w->prefetch_bytes = few ? PREFETCH_BYTES_FEW : PREFETCH_BYTES;
-    w->bytes_a_round = (size_t)((p->n_groups * TILE_PAIRS + n_rounds - 1) / n_rounds) * 64;
+    w->bytes_a_round = (size_t)((p->n_groups * TILE_PAIRS + n_rounds - 1) / n_rounds) * LINE_BYTES;
 }
 
-/* What is read while the tiles use the run: itself, or the run behind it, here or in the next b. */
-static void begin_fetch(struct walk *w, int few)
+/* What is fetched while the tiles use the run: itself, or the run behind it, here or in the next b.
+ */
+static void begin_fetch(struct walk *w)
 {
     const struct tile_product *p = w->p;
-    int pair = few ? w->first_pair : w->end_pair;
+    int pair = w->few ? w->first_pair : w->end_pair;
     w->fetch_end = (const char *)p->b + tile_b_bytes(p);
     w->fetch = pair < p->n_pairs ? (const char *)b_at(w, 0, pair) : w->fetch_end;
     if (pair >= p->n_pairs && p->next) {
@@ -220,14 +241,15 @@ AMX static void multiply_single(const struct tile_product *p)
     struct walk w = {.p = p,
                      .acc_stride = p->ld_acc * sizeof(float),
                      .a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16),
-                     .b_stride = p->pair_stride * sizeof(bf16)};
+                     .b_stride = p->pair_stride * sizeof(bf16),
+                     .few = p->n_rows <= AMX_TILE_ROWS};
     int configured[2] = {0, 0};
-    int few = p->n_rows <= AMX_TILE_ROWS, run = few ? p->n_pairs : RUN_PAIRS;
-    set_pace(&w, few);
+    int run = w.few ? p->n_pairs : RUN_PAIRS;
+    set_pace(&w);
     for (w.first_pair = 0; w.first_pair < p->n_pairs; w.first_pair = w.end_pair) {
         w.end_pair = p->n_pairs - w.first_pair < run ? p->n_pairs : w.first_pair + run;
         w.resume = p->resume || w.first_pair > 0;
-        begin_fetch(&w, few);
+        begin_fetch(&w);
         for (int row = 0; row < p->n_rows; row += 2 * AMX_TILE_ROWS) {
             int rows[2];
             rows_of_pass(rows, p, row);
