@@ -68,7 +68,7 @@ enum status linear_weight_create(struct linear_weight **out,
         return error_set(err, STATUS_NOMEM, "cannot allocate a weight's header");
     fill_sizes(w, options);
     w->stream = stream;
-    enum status st = stream_alloc(stream, &w->matrix, w->matrix_bytes, err);
+    enum status st = stream_alloc_packed(stream, &w->matrix, w->matrix_bytes, err);
     if (st == STATUS_OK && w->bias_bytes)
         st = stream_alloc(stream, (void **)&w->bias, w->bias_bytes, err);
     struct device *device = stream_device(stream);

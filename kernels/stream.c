@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/check.h"
 #include "kernels/cpu/pool.h"
@@ -20,11 +21,19 @@ struct scratch {
     size_t bytes;
 };
 
+/* Room for what stays, piece by piece. */
+struct packed {
+    char *start; /* of addresses for all memory there is; pages come with the pieces */
+    size_t room, used;
+    int n_pieces;
+};
+
 struct stream {
     enum code_path path;
     int n_threads;
     struct pool *pool;
-    struct device *device;                      /* NULL on the CPU */
+    struct device *device; /* NULL on the CPU */
+    struct packed packed;
     struct scratch scratch[STREAM_THREADS_MAX]; /* one a thread, touched by that thread alone */
 };
 
@@ -66,11 +75,12 @@ static int take_pages(struct stream *stream, char *memory, size_t bytes)
 }
 
 /* Maps `bytes` at a multiple of LARGE_PAGE_BYTES: the mapping is made too long and both ends are
- * given back. */
-static void *map_aligned(struct stream *stream, size_t bytes)
+ * given back. NULL: there are not so many addresses. */
+static char *map_aligned(size_t bytes, int flags)
 {
     size_t whole = bytes + LARGE_PAGE_BYTES;
-    char *start = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *start =
+        mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (start == MAP_FAILED)
         return NULL;
     char *aligned =
@@ -80,18 +90,22 @@ static void *map_aligned(struct stream *stream, size_t bytes)
     if (start + whole > aligned + bytes)
         munmap(aligned + bytes, (size_t)(start + whole - (aligned + bytes)));
     madvise(aligned, bytes, MADV_HUGEPAGE); /* a wish: without it things are only slower */
-    if (take_pages(stream, aligned, bytes))
-        return aligned;
-    munmap(aligned, bytes);
+    return aligned;
+}
+
+static void *map_pages(struct stream *stream, size_t bytes)
+{
+    char *memory = map_aligned(bytes, 0);
+    if (!memory || take_pages(stream, memory, bytes))
+        return memory;
+    munmap(memory, bytes);
     return NULL;
 }
 
-/* Long ones fill large pages: an end in small ones is read a quarter slower. Mappings are given
- * back by their length, so it is rounded the same way by both. */
+/* Mappings are given back by their length, so lengths are rounded the same way by both. */
 static size_t mapped_bytes(size_t bytes)
 {
-    size_t page = bytes > LARGE_PAGE_BYTES ? LARGE_PAGE_BYTES : PAGE_BYTES;
-    return (bytes + page - 1) & ~(page - 1);
+    return (bytes + PAGE_BYTES - 1) & ~(size_t)(PAGE_BYTES - 1);
 }
 
 static enum status host_alloc(struct stream *stream, void **out, size_t bytes, struct error *err)
@@ -100,7 +114,7 @@ static enum status host_alloc(struct stream *stream, void **out, size_t bytes, s
     if (bytes > SIZE_MAX / 2)
         return error_set(err, STATUS_NOMEM, "cannot allocate %zu bytes", bytes);
     if (bytes >= MAPPED_FROM_BYTES) {
-        *out = map_aligned(stream, mapped_bytes(bytes));
+        *out = map_pages(stream, mapped_bytes(bytes));
     } else {
         size_t rounded = (bytes + 63) & ~(size_t)63;
         *out = aligned_alloc(64, rounded ? rounded : 64);
@@ -118,6 +132,44 @@ static void host_free(void *memory, size_t bytes)
         CHECK(munmap(memory, mapped_bytes(bytes)) == 0);
     else
         free(memory);
+}
+
+/* As many addresses as there is memory, unless they are there; without them all lie apart. */
+static bool reserve_packed(struct packed *packed)
+{
+    long pages = sysconf(_SC_PHYS_PAGES);
+    if (!packed->start && pages > 0) {
+        packed->room = (size_t)pages * (size_t)sysconf(_SC_PAGESIZE);
+        packed->start = map_aligned(packed->room, MAP_NORESERVE);
+    }
+    return packed->start;
+}
+
+static bool is_packed(const struct packed *packed, const void *memory)
+{
+    const char *at = memory;
+    return packed->start && at >= packed->start && at < packed->start + packed->room;
+}
+
+static void *take_packed(struct stream *stream, size_t bytes)
+{
+    struct packed *packed = &stream->packed;
+    if (!reserve_packed(packed) || bytes > packed->room - packed->used)
+        return NULL;
+    char *memory = packed->start + packed->used;
+    if (!take_pages(stream, memory, bytes))
+        return NULL;
+    packed->used += bytes;
+    packed->n_pieces++;
+    return memory;
+}
+
+static void free_packed(struct packed *packed)
+{
+    if (--packed->n_pieces > 0)
+        return;
+    CHECK(madvise(packed->start, packed->used, MADV_DONTNEED) == 0);
+    packed->used = 0;
 }
 
 enum status stream_create_on_path(struct stream **out, const struct stream_options *options,
@@ -159,6 +211,8 @@ void stream_destroy(struct stream *stream)
     pool_destroy(stream->pool);
     for (int i = 0; i < STREAM_THREADS_MAX; i++)
         host_free(stream->scratch[i].memory, stream->scratch[i].bytes);
+    if (stream->packed.start)
+        CHECK(munmap(stream->packed.start, stream->packed.room) == 0);
     if (stream->device)
         stream->device->operations->close(stream->device);
     free(stream);
@@ -204,10 +258,19 @@ enum status stream_alloc(struct stream *stream, void **out, size_t bytes, struct
     return host_alloc(stream, out, bytes, err);
 }
 
+enum status stream_alloc_packed(struct stream *stream, void **out, size_t bytes, struct error *err)
+{
+    bool is_large = bytes >= MAPPED_FROM_BYTES && bytes <= SIZE_MAX / 2;
+    *out = is_large && !stream->device ? take_packed(stream, mapped_bytes(bytes)) : NULL;
+    return *out ? STATUS_OK : stream_alloc(stream, out, bytes, err);
+}
+
 void stream_free(struct stream *stream, void *memory, size_t bytes)
 {
     if (memory && stream->device)
         stream->device->operations->free(stream->device, memory, bytes);
+    else if (memory && is_packed(&stream->packed, memory))
+        free_packed(&stream->packed);
     else
         host_free(memory, bytes);
 }

@@ -1,7 +1,7 @@
 /*
  * stream_test.c - goal: every task runs once on every thread, also after the threads have gone to
  * sleep; waiting costs no CPU for long; the code path is the one asked for, and asking for what is
- * not there is refused in words.
+ * not there is refused in words; memory is zeroed, aligned and one's own.
  */
 #include "kernels/test_tools.h"
 
@@ -207,6 +207,39 @@ static void test_memory(void **state)
     stream_destroy(NULL);
 }
 
+/* Pieces of any size do not touch each other and are zero, also where others were before. */
+static void test_packed_memory(void **state)
+{
+    (void)state;
+    enum { ROUNDS = 2, PIECES = 5 };
+    static const size_t sizes[PIECES] = {(3 << 20) + 5, 100, 1 << 20, (2 << 20) - 4096, 5 << 20};
+    struct stream *stream = test_stream(CODE_PATH_PORTABLE, 2);
+    char *pieces[ROUNDS][PIECES];
+    for (int round = 0; round < ROUNDS; round++) {
+        for (int i = 0; i < PIECES; i++) {
+            void *memory;
+            assert_int_equal(stream_alloc_packed(stream, &memory, sizes[i], NULL), STATUS_OK);
+            assert_int_equal((uintptr_t)memory % 64, 0);
+            pieces[round][i] = memory;
+            for (size_t j = 0; j < sizes[i]; j++)
+                assert_int_equal(pieces[round][i][j], 0);
+            memset(memory, i + 1, sizes[i]);
+        }
+        assert_ptr_equal(pieces[round][2], pieces[round][0] + (3 << 20) + 4096);
+        for (int i = 0; i < PIECES; i++)
+            for (size_t j = 0; j < sizes[i]; j++)
+                assert_int_equal(pieces[round][i][j], i + 1);
+        for (int i = 0; i < PIECES; i++)
+            stream_free(stream, pieces[round][i], sizes[i]);
+    }
+    assert_ptr_equal(pieces[0][0], pieces[1][0]);
+    void *memory;
+    struct error err;
+    assert_int_equal(stream_alloc_packed(stream, &memory, SIZE_MAX - 1, &err), STATUS_NOMEM);
+    assert_null(memory);
+    stream_destroy(stream);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -217,6 +250,7 @@ int main(void)
         cmocka_unit_test(test_pinning),
         cmocka_unit_test(test_a_cpu_for_each),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_packed_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
