@@ -67,7 +67,8 @@ class RunnerTest(unittest.TestCase):
         self.assertIn("FAILED asan/victim.Victim.test_2_ends: ended by SIGTERM", said)
 
     def test_a_run_that_is_asked_to_end(self):
-        self.write("print('begun', flush=True); time.sleep(60)")
+        # One long sleep could begin between the signal and Python's look at it, and would be slept to its end.
+        self.write("print('begun', flush=True); [time.sleep(0.01) for _ in range(6000)]")
         run = subprocess.Popen([sys.executable, run_all.__file__, "--file", "victim"], stdout=subprocess.PIPE, text=True,
                                env=dict(os.environ, PYTHONPATH=self.folder),
                                preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))  # nohup passes on that it is ignored
