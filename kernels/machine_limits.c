@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/machine_memory.h"
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
@@ -24,12 +25,14 @@ enum {
 
 size_t machine_limits_buffer_bytes(const struct stream *stream)
 {
-    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE), pages = sysconf(_SC_PHYS_PAGES),
-         page = sysconf(_SC_PAGESIZE);
-    size_t bytes = cache > 0 ? (size_t)cache * CACHES_A_BUFFER : 0,
-           most = pages > 0 && page > 0 ? (size_t)pages * (size_t)page / BUFFERS_A_MEMORY : 0;
+    const size_t least = BUFFER_LEAST_BYTES;
+    long cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    size_t free_bytes, total_bytes;
+    if (stream_device(stream) || cache <= 0 || !machine_memory(&free_bytes, &total_bytes))
+        return least;
+    size_t bytes = (size_t)cache * CACHES_A_BUFFER, most = free_bytes / BUFFERS_A_MEMORY;
     bytes = bytes < most ? bytes : most;
-    return bytes < BUFFER_LEAST_BYTES || stream_device(stream) ? BUFFER_LEAST_BYTES : bytes;
+    return bytes > least ? bytes : least;
 }
 
 /* Rounds of a loop. */

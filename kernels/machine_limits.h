@@ -22,7 +22,7 @@ struct machine_limits {
 
 /*
  * What the buffer should have at least: four times the last-level cache, as STREAM asks
- * (https://www.cs.virginia.edu/stream/ref.html), within 256 MiB and an eighth of the memory. A
+ * (https://www.cs.virginia.edu/stream/ref.html), within 256 MiB and an eighth of the free memory. A
  * virtual machine is told of a cache that it shares with others; on one with 480 MiB, 256 MiB were
  * read a tenth faster than memory. On a device 256 MiB.
  */
