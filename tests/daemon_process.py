@@ -135,6 +135,11 @@ def wait_for(test, what, condition):
         time.sleep(0.02)
 
 
+def wait_for_an_empty_cache(test, daemon):
+    """A stage tells what it holds with its next result, which may come after the answer to the last request."""
+    wait_for(test, "an empty cache", lambda: daemon.gauge("mgpt:kv_cache_usage_perc") == 0)
+
+
 def in_parallel(calls):
     """Runs the calls at once, each in a thread; returns their results in order, or raises the first failure."""
     results, failures = [None] * len(calls), []

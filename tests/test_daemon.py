@@ -13,7 +13,7 @@ import tempfile
 import time
 import unittest
 
-from daemon_process import WAIT_LIMIT_S, Daemon, in_parallel, wait_for
+from daemon_process import WAIT_LIMIT_S, Daemon, in_parallel, wait_for, wait_for_an_empty_cache
 from many_requests import MODEL, all_alone, alone, check_equal, mixed_requests
 
 
@@ -106,7 +106,7 @@ class ServiceTest(unittest.TestCase):
             connection.sock.shutdown(socket.SHUT_RDWR)
             connection.close()
         wait_for(self, "no running request", lambda: self.daemon.gauge("mgpt:num_requests_running") == 0)
-        wait_for(self, "an empty cache", lambda: self.daemon.gauge("mgpt:kv_cache_usage_perc") == 0)
+        wait_for_an_empty_cache(self, self.daemon)
 
 
 class LimitsTest(unittest.TestCase):

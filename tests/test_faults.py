@@ -10,7 +10,7 @@ import tempfile
 import threading
 import unittest
 
-from daemon_process import WAIT_LIMIT_S, Daemon, children_of, wait_for
+from daemon_process import WAIT_LIMIT_S, Daemon, children_of, wait_for, wait_for_an_empty_cache
 from harness import BIN, GOLDENS
 
 MODEL = GOLDENS[0].model
@@ -62,7 +62,7 @@ class FaultsTest(unittest.TestCase):
             fault(daemon)
             replies = running.end()
             wait_for(self, "a ready pipeline", lambda: daemon.get("/health/ready").status == 200)
-            self.assertEqual(daemon.gauge("mgpt:kv_cache_usage_perc"), 0)
+            wait_for_an_empty_cache(self, daemon)
             return replies, daemon.gauge("mgpt:worker_restarts_total")
 
     def check_after_a_kill(self, stage):
