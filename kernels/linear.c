@@ -2,9 +2,10 @@
  * linear.c - the packed matrix and the choice of the version.
  *
  * f32: groups of 16 outputs, [n_out / 16][n_in][16], the last group padded with zeros.
- * bf16: panels of 64 outputs, each [n_in / 2 pairs][groups][16][2] (tile.h; within a group and pair
- * as the code path likes it), so that a thread reads its share of the matrix as one stream; the
- * last panel has only the groups it needs, and n_in is padded with zeros to 32.
+ * bf16: strips of a few groups, each [n_in / 2 pairs][groups][16][2] (tile.h; how many groups, and
+ * the order within a group and pair, as the code path likes it), so that a thread reads its share
+ * of the matrix as one stream; the last strip has only the groups it needs, and n_in is padded with
+ * zeros to 32. A panel of 64 outputs is one strip or two.
  */
 #include "kernels/linear.h"
 
@@ -21,9 +22,15 @@ size_t linear_weight_group_offset(const struct linear_weight *w, int group)
 {
     if (w->options.dtype == DTYPE_F32)
         return (size_t)group * LINEAR_GROUP * (size_t)w->options.n_in;
-    int panel = group / LINEAR_PANEL_GROUPS;
-    size_t start = (size_t)panel * LINEAR_PANEL_GROUPS * LINEAR_GROUP * (size_t)w->n_in_padded;
-    return start + (size_t)(group % LINEAR_PANEL_GROUPS) * 2 * LINEAR_GROUP;
+    int in_strip = group % w->strip_groups;
+    return (size_t)(group - in_strip) * LINEAR_GROUP * (size_t)w->n_in_padded +
+           (size_t)in_strip * 2 * LINEAR_GROUP;
+}
+
+int linear_weight_strip_groups(const struct linear_weight *w, int group)
+{
+    int left = w->n_groups - group / w->strip_groups * w->strip_groups;
+    return left < w->strip_groups ? left : w->strip_groups;
 }
 
 int linear_weight_panel_groups(const struct linear_weight *w, int panel)
@@ -68,6 +75,7 @@ enum status linear_weight_create(struct linear_weight **out,
         return error_set(err, STATUS_NOMEM, "cannot allocate a weight's header");
     fill_sizes(w, options);
     w->stream = stream;
+    w->strip_groups = tile_weight_groups(stream_code_path(stream));
     enum status st = stream_alloc_packed(stream, &w->matrix, w->matrix_bytes, err);
     if (st == STATUS_OK && w->bias_bytes)
         st = stream_alloc(stream, (void **)&w->bias, w->bias_bytes, err);
@@ -115,8 +123,7 @@ static void pack_row_run(struct linear_weight *w, int out, int first_in, int n, 
     }
     const bf16 *values = run;
     size_t pair_stride =
-        (size_t)linear_weight_panel_groups(w, out / LINEAR_GROUP / LINEAR_PANEL_GROUPS) * 2 *
-        LINEAR_GROUP;
+        (size_t)linear_weight_strip_groups(w, out / LINEAR_GROUP) * 2 * LINEAR_GROUP;
     const enum code_path path = stream_code_path(w->stream);
     const int places[] = {tile_weight_place(path, lane, 0), tile_weight_place(path, lane, 1)};
     bf16 *matrix = (bf16 *)w->matrix + base;

@@ -15,15 +15,19 @@ enum {
 struct linear_weight {
     struct linear_weight_options options;
     struct stream *stream;
-    int n_groups;    /* of 16 outputs, the last padded */
-    int n_in_padded; /* bf16: to LINEAR_INPUTS_MULTIPLE */
+    int n_groups;     /* of 16 outputs, the last padded */
+    int strip_groups; /* bf16: tile_weight_groups() */
+    int n_in_padded;  /* bf16: to LINEAR_INPUTS_MULTIPLE */
     void *matrix; /* on the CPU as linear.c packs it; on a device [n_out, n_in] as files have it */
-    float *bias; /* [n_groups * 16] or NULL */
+    float *bias;  /* [n_groups * 16] or NULL */
     size_t matrix_bytes, bias_bytes;
 };
 
 /* Where a group begins, in elements from the matrix' start. */
 size_t linear_weight_group_offset(const struct linear_weight *weight, int group);
+
+/* Groups that lie side by side with this one, itself counted: strip_groups but for the last. */
+int linear_weight_strip_groups(const struct linear_weight *weight, int group);
 
 /* Groups in a panel of 64 outputs: 4 but for the last. */
 int linear_weight_panel_groups(const struct linear_weight *weight, int panel);

@@ -12,6 +12,7 @@
  */
 #include <limits.h>
 
+#include "base/check.h"
 #include "kernels/cpu/share_queue.h"
 #include "kernels/cpu/tile.h"
 #include "kernels/cpu/vector.h"
@@ -197,18 +198,22 @@ static const char *laid_out_at(const struct task *task, const struct rows *rows,
            in_run * (layout->row_bytes / (size_t)layout->run_pairs);
 }
 
-/* n_rows rows of the pass, from `row` of it on, times n panels of equally many groups, from `panel`
- * on; the sums of a panel behind those of the one before. */
-static void multiply_panels(const struct task *task, float *acc, const struct rows *rows, int row,
-                            int n_rows, int panel, int n)
+/* Some strips of a weight, of equally many groups, one after another in memory. */
+struct strips {
+    int first_group, n_groups, n;
+    size_t acc_step; /* from the sums of one to those of the next */
+};
+
+/* n_rows rows of the pass, from `row` of it on, times some strips. */
+static void multiply_strips(const struct task *task, float *acc, const struct rows *rows, int row,
+                            int n_rows, const struct strips *strips)
 {
     const struct linear_weight *w = task->launch->weight;
-    const bf16 *b =
-        (const bf16 *)w->matrix + linear_weight_group_offset(w, panel * LINEAR_PANEL_GROUPS);
-    int n_groups = linear_weight_panel_groups(w, panel), n_pairs = w->n_in_padded / 2;
+    const bf16 *b = (const bf16 *)w->matrix + linear_weight_group_offset(w, strips->first_group);
+    int n_groups = strips->n_groups, n_pairs = w->n_in_padded / 2;
     const char *end = (const char *)w->matrix + w->matrix_bytes;
     int in_one = n_rows <= task->cut->rows_a_stream;
-    int run = n > 1 || in_one                   ? n_pairs
+    int run = strips->n > 1 || in_one           ? n_pairs
               : n_rows <= task->cut->rows_a_few ? RUN_PAIRS_FEW
                                                 : task->cut->run_pairs;
     struct tile_product p = {.acc = acc,
@@ -219,8 +224,8 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
                              .pair_stride = (size_t)n_groups * TILE_PAIR,
                              .n_rows = n_rows,
                              .n_groups = n_groups,
-                             .n_products = n,
-                             .acc_step = (size_t)n_rows * TILE_COLUMNS,
+                             .n_products = strips->n,
+                             .acc_step = strips->acc_step,
                              .b_step = (size_t)n_pairs * (size_t)n_groups * TILE_PAIR};
     for (int pair = 0; pair < n_pairs; pair += run) {
         p.a = rows->x + (size_t)row * p.ld_a + 2 * (size_t)pair;
@@ -229,10 +234,31 @@ static void multiply_panels(const struct task *task, float *acc, const struct ro
         p.n_pairs = n_pairs - pair < run ? n_pairs - pair : run;
         p.resume = pair > 0;
         const char *behind = (const char *)p.b + tile_b_bytes(&p);
-        size_t left = (size_t)(end - behind);
-        p.next = in_one ? (const char *)p.b + AHEAD_BYTES : left ? behind : NULL;
-        p.next_bytes = left < tile_b_bytes(&p) ? left : tile_b_bytes(&p);
+        p.next = in_one ? (const char *)p.b + AHEAD_BYTES : behind < end ? behind : NULL;
         task->multiply(&p);
+    }
+}
+
+/* The same rows times n panels of equally many groups, from `panel` on; the sums of a panel behind
+ * those of the one before. */
+static void multiply_panels(const struct task *task, float *acc, const struct rows *rows, int row,
+                            int n_rows, int panel, int n)
+{
+    const struct linear_weight *w = task->launch->weight;
+    const int n_groups = linear_weight_panel_groups(w, panel), first = panel * LINEAR_PANEL_GROUPS;
+    if (n_groups <= w->strip_groups) {
+        struct strips panels = {first, n_groups, n, (size_t)n_rows * TILE_COLUMNS};
+        multiply_strips(task, acc, rows, row, n_rows, &panels);
+        return;
+    }
+    CHECK(n == 1);
+    const int rest = n_groups % w->strip_groups, whole = n_groups - rest;
+    struct strips of_panel = {first, w->strip_groups, whole / w->strip_groups,
+                              (size_t)(w->strip_groups * TILE_GROUP)};
+    multiply_strips(task, acc, rows, row, n_rows, &of_panel);
+    if (rest) {
+        struct strips last = {first + whole, rest, 1, 0};
+        multiply_strips(task, acc + whole * TILE_GROUP, rows, row, n_rows, &last);
     }
 }
 

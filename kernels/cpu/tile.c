@@ -71,6 +71,11 @@ int tile_weight_place(enum code_path path, int column, int input)
     return 2 * column + input;
 }
 
+int tile_weight_groups(enum code_path path)
+{
+    return path == CODE_PATH_AMX ? 2 : TILE_GROUPS_MAX;
+}
+
 int tile_products_abreast(enum code_path path, int n_rows)
 {
     return path == CODE_PATH_AVX2 && n_rows <= 2 ? 4 : 1;

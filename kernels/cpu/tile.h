@@ -29,7 +29,8 @@ struct tile_product {
     size_t ld_acc;
     const bf16 *a; /* [n_rows, ld_a], 2 * n_pairs of each row are used */
     size_t ld_a;
-    const void *laid_out; /* the same, laid out before: tile_layout_of(); or NULL */
+    const void *laid_out; /* the same, laid out before: tile_layout_of(); or NULL, for
+                             tile_multiply_amx with up to 16 rows only */
     size_t laid_out_run;  /* bytes from a run of all its rows to the next */
     const bf16 *b;        /* aligned to 64 bytes */
     size_t group_stride;  /* bf16 from a group to the next */
@@ -38,10 +39,9 @@ struct tile_product {
     int resume;
     int n_products; /* of one shape; their operands are this far apart: */
     size_t acc_step, a_step, b_step;
-    const void *next;  /* what is read after this, fetched meanwhile (each product fetches the b of
-                          the one behind); NULL: nothing */
-    size_t next_bytes; /* of it are there: tile_multiply_amx fetches with loads, up to as many bytes
-                          as one b; the others with prefetches, which need no memory */
+    const void *next; /* what is read after this, fetched meanwhile with prefetches, which need no
+                         memory there (each product fetches the b of the one behind); NULL: nothing.
+                         tile_multiply_amx takes it to lie behind b */
 };
 
 /* Bytes of one b, from its start to its end. */
@@ -60,10 +60,8 @@ static inline struct tile_product tile_single(const struct tile_product *p, int 
     one.a += (size_t)index * p->a_step;
     one.b += (size_t)index * p->b_step;
     one.n_products = 1;
-    if (index + 1 < p->n_products) {
+    if (index + 1 < p->n_products)
         one.next = one.b + p->b_step;
-        one.next_bytes = tile_b_bytes(p);
-    }
     return one;
 }
 
@@ -115,6 +113,10 @@ static inline size_t tile_layout_bytes(const struct tile_layout *layout, int n_r
 extern const struct tile_layout tile_layout_avx2; /* f32 */
 extern const struct tile_layout tile_layout_amx;  /* tiles without gaps */
 #endif
+
+/* Groups of a weight that lie side by side, pair by pair, as products like their b; the next so
+ * many lie behind them. TILE_GROUPS_MAX or a part of it. */
+int tile_weight_groups(enum code_path path);
 
 /* Where the first (0) or second (1) input of a column of a group lies among the 32 numbers of a
  * pair of a weight: for AVX2 first inputs of four columns, then their second ones, since there one

@@ -4,15 +4,16 @@
  *
  * All row counts take this code, since TDPBF16PS sums the two halves of its 16 pairs apart before
  * it adds them, which vdpbf16ps does not: the two would not agree to the bit. A result's bits do
- * not depend on the other rows of its tile. Up to 16 rows: four tiles of results, one of a, three
- * of b in turn. Up to 32 rows: two by two tiles of results, so that every tile of a and b that is
- * loaded serves twice. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS, LDTILECFG.
+ * not depend on the other rows of its tile. Source: Intel SDM volume 2, TILELOADD, TDPBF16PS,
+ * LDTILECFG.
  *
- * Tile loads that wait for memory keep few lines under way, so b is fetched before them. Up to 16
- * rows in two steps, into the second-level cache and nearer into the first: nothing waits there.
- * More rows take b in runs that stay in the first-level cache; plain loads go through the next run
- * meanwhile, and prefetches before those. Rows that lie apart by a power of two share few sets of
- * that cache: so they are laid out tile by tile.
+ * One, two or three tiles of rows go together through two groups of columns, whose sums stay in
+ * registers from the first pair to the last. Tile loads that wait for memory keep few lines under
+ * way, so b is fetched before them, in two steps: far ahead into the second-level cache and nearer
+ * into the first; nothing waits there. It runs on past the end of b, where the next one of a weight
+ * begins. More rows take b in runs that stay in the first-level cache, each for all rows. Rows that
+ * lie apart by a power of two share few sets of that cache: more than one tile of them are laid out
+ * tile by tile.
  *
  * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C
  * (AMX_MODEL), to test the walk over memory on machines without AMX.
@@ -36,63 +37,52 @@
 enum {
     TILE_PAIRS = 16,
     LINE_BYTES = 64,
-    RUN_PAIRS = 32,   /* 8 KiB of b */
-    FAR_BYTES = 2048, /* up to 16 rows: ahead of what is used next */
-    NEAR_BYTES = 1280,
+    TILES_TOGETHER = 3,
+    RUN_PAIRS = 64,   /* more rows than that: 8 KiB of two groups */
+    FAR_BYTES = 5120, /* ahead of what is used next */
+    NEAR_BYTES = 2560,
 };
 
-/* Tiles 0-3 hold results, of rows[0] or (2 and 3, with two row tiles) rows[1]; a lies in 4 (and 5),
- * b in the others. */
-static void make_config(struct amx_config *config, const int rows[2])
+/* Results of row tile i and group g are in tile 2 i + g, a of one or two row tiles in 4 and 5, b in
+ * 6 and 7. With three row tiles, which are whole ones, 6 is left for a. */
+enum { FIRST_B_TILE = 6 };
+
+static void make_config(struct amx_config *config, int rows)
 {
     *config = (struct amx_config){.palette = 1};
     for (int tile = 0; tile < AMX_TILES; tile++) {
         config->row_bytes[tile] = AMX_ROW_BYTES;
-        int second = rows[1] && (tile == 2 || tile == 3 || tile == 5);
-        int is_b = tile > 5 || (tile == 5 && !rows[1]);
-        config->rows[tile] = (uint8_t)(is_b ? TILE_PAIRS : rows[second]);
+        config->rows[tile] = (uint8_t)(tile < FIRST_B_TILE ? rows : TILE_PAIRS);
     }
 }
 
 struct walk {
     const struct tile_product *p;
     size_t acc_stride, a_stride, b_stride; /* bytes */
+    int group, both;                       /* the first of two groups, or one alone */
     int first_pair, end_pair;              /* of the run */
     int resume;
-    const char *fetch, *fetch_end; /* what is still to be read, */
-    size_t bytes_a_round;          /* with every 16 pairs of some tiles */
-    int few;                       /* rows: one tile */
+    const char *fetch; /* b is fetched ahead of this, */
+    int n_lines;       /* so many with every 16 pairs of some row tiles */
 };
 
-static inline const char *end_of_round(const struct walk *w)
-{
-    size_t left = (size_t)(w->fetch_end - w->fetch);
-    return w->fetch + (left < w->bytes_a_round ? left : w->bytes_a_round);
-}
+#define INLINE static inline __attribute__((always_inline))
 
-/* How far prefetches are ahead of the plain loads. Volatile: each loads it first, and 32 rows take
- * a fifth more time otherwise, probably since prefetches then go before the plain loads. */
-static const volatile size_t ahead_bytes = 4096;
-
-static inline void fetch_run(struct walk *w)
+/* is_run, here and below, is a constant. */
+INLINE void fetch(struct walk *w, const int is_run)
 {
-    for (const char *end = end_of_round(w); w->fetch < end; w->fetch += LINE_BYTES) {
-        __builtin_prefetch(w->fetch + ahead_bytes, 0, 2);
-        (void)*(const volatile char *)w->fetch;
-    }
-}
-
-static inline void fetch_few(struct walk *w)
-{
-    for (const char *end = end_of_round(w); w->fetch < end; w->fetch += LINE_BYTES) {
-        __builtin_prefetch(w->fetch + FAR_BYTES, 0, 2);
+    /* In runs a load goes before each two prefetches: without it 96 rows take 6 % longer. */
+    static const volatile size_t far_bytes = FAR_BYTES;
+    for (const char *end = w->fetch + w->n_lines * LINE_BYTES; w->fetch < end;
+         w->fetch += LINE_BYTES) {
+        __builtin_prefetch(w->fetch + (is_run ? far_bytes : FAR_BYTES), 0, 2);
         __builtin_prefetch(w->fetch + NEAR_BYTES, 0, 3);
     }
 }
 
 static inline float *acc_at(const struct walk *w, int row, int group)
 {
-    return w->p->acc + (size_t)row * w->p->ld_acc + (size_t)group * TILE_GROUP;
+    return w->p->acc + (size_t)row * w->p->ld_acc + (size_t)(w->group + group) * TILE_GROUP;
 }
 
 static inline const bf16 *a_at(const struct walk *w, int row, int pair)
@@ -106,7 +96,8 @@ static inline const bf16 *a_at(const struct walk *w, int row, int pair)
 
 static inline const bf16 *b_at(const struct walk *w, int group, int pair)
 {
-    return w->p->b + (size_t)group * w->p->group_stride + (size_t)pair * w->p->pair_stride;
+    return w->p->b + (size_t)(w->group + group) * w->p->group_stride +
+           (size_t)pair * w->p->pair_stride;
 }
 
 #define BEGIN(tile, row, group)                                                                    \
@@ -116,159 +107,158 @@ static inline const bf16 *b_at(const struct walk *w, int group, int pair)
         else                                                                                       \
             ZERO(tile);                                                                            \
     } while (0)
+#define END(tile, row, group) STORE(tile, acc_at(w, row, group), w->acc_stride)
+#define LOAD_A(tile, row)     LOAD(tile, a_at(w, row, pair), w->a_stride)
+#define LOAD_B(tile, group)   LOAD(tile, b_at(w, group, pair), w->b_stride)
 
-/* 1..16 rows by n_groups. */
-AMX static void one_row_tile(struct walk *w, int row)
+AMX INLINE void one_row_tile(struct walk *w, int row, const int is_run)
 {
-    int groups = w->p->n_groups;
     BEGIN(0, row, 0);
-    if (groups > 1)
+    if (w->both)
         BEGIN(1, row, 1);
-    if (groups > 2)
-        BEGIN(2, row, 2);
-    if (groups > 3)
-        BEGIN(3, row, 3);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        if (w->few)
-            fetch_few(w);
-        else
-            fetch_run(w);
-        LOAD(4, a_at(w, row, pair), w->a_stride);
-        LOAD(5, b_at(w, 0, pair), w->b_stride);
-        MULTIPLY(0, 4, 5);
-        if (groups > 1) {
-            LOAD(6, b_at(w, 1, pair), w->b_stride);
-            MULTIPLY(1, 4, 6);
-        }
-        if (groups > 2) {
-            LOAD(7, b_at(w, 2, pair), w->b_stride);
-            MULTIPLY(2, 4, 7);
-        }
-        if (groups > 3) {
-            LOAD(5, b_at(w, 3, pair), w->b_stride);
-            MULTIPLY(3, 4, 5);
+        fetch(w, is_run);
+        LOAD_A(4, row);
+        LOAD_B(6, 0);
+        MULTIPLY(0, 4, 6);
+        if (w->both) {
+            LOAD_B(7, 1);
+            MULTIPLY(1, 4, 7);
         }
     }
-    STORE(0, acc_at(w, row, 0), w->acc_stride);
-    if (groups > 1)
-        STORE(1, acc_at(w, row, 1), w->acc_stride);
-    if (groups > 2)
-        STORE(2, acc_at(w, row, 2), w->acc_stride);
-    if (groups > 3)
-        STORE(3, acc_at(w, row, 3), w->acc_stride);
+    END(0, row, 0);
+    if (w->both)
+        END(1, row, 1);
 }
 
-/* Two row tiles, at `row` and `second`, by the two groups (or the last one) at `group`. */
-AMX static void two_row_tiles(struct walk *w, int row, int second, int group)
+AMX INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 {
-    int both = group + 1 < w->p->n_groups;
-    BEGIN(0, row, group);
-    BEGIN(2, second, group);
-    if (both) {
-        BEGIN(1, row, group + 1);
-        BEGIN(3, second, group + 1);
+    const int second = row + AMX_TILE_ROWS;
+    BEGIN(0, row, 0);
+    BEGIN(2, second, 0);
+    if (w->both) {
+        BEGIN(1, row, 1);
+        BEGIN(3, second, 1);
     }
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        fetch_run(w);
-        LOAD(4, a_at(w, row, pair), w->a_stride);
-        LOAD(6, b_at(w, group, pair), w->b_stride);
+        fetch(w, is_run);
+        LOAD_A(4, row);
+        LOAD_B(6, 0);
         MULTIPLY(0, 4, 6);
-        LOAD(5, a_at(w, second, pair), w->a_stride);
+        LOAD_A(5, second);
         MULTIPLY(2, 5, 6);
-        if (both) {
-            LOAD(7, b_at(w, group + 1, pair), w->b_stride);
+        if (w->both) {
+            LOAD_B(7, 1);
             MULTIPLY(1, 4, 7);
             MULTIPLY(3, 5, 7);
         }
     }
-    STORE(0, acc_at(w, row, group), w->acc_stride);
-    STORE(2, acc_at(w, second, group), w->acc_stride);
-    if (both) {
-        STORE(1, acc_at(w, row, group + 1), w->acc_stride);
-        STORE(3, acc_at(w, second, group + 1), w->acc_stride);
+    END(0, row, 0);
+    END(2, second, 0);
+    if (w->both) {
+        END(1, row, 1);
+        END(3, second, 1);
     }
 }
 
-/* Rows of the pass at `row`: of its first and second tile. Laid out ones fill whole tiles, and all
- * passes have one configuration: loading another takes as long as some twenty products. */
-static void rows_of_pass(int rows[2], const struct tile_product *p, int row)
+/* One register is left for a: its tiles are loaded once for each group. */
+AMX INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
 {
-    for (int tile = 0; tile < 2; tile++, row += AMX_TILE_ROWS) {
-        int left = p->n_rows > row ? p->n_rows - row : 0;
-        rows[tile] = left > AMX_TILE_ROWS || (left && p->laid_out) ? AMX_TILE_ROWS : left;
+    const int second = row + AMX_TILE_ROWS, third = second + AMX_TILE_ROWS;
+    BEGIN(0, row, 0);
+    BEGIN(2, second, 0);
+    BEGIN(4, third, 0);
+    if (w->both) {
+        BEGIN(1, row, 1);
+        BEGIN(3, second, 1);
+        BEGIN(5, third, 1);
+    }
+    for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
+        fetch(w, is_run);
+        LOAD_A(6, row);
+        LOAD_B(7, 0);
+        MULTIPLY(0, 6, 7);
+        LOAD_A(6, second);
+        MULTIPLY(2, 6, 7);
+        LOAD_A(6, third);
+        MULTIPLY(4, 6, 7);
+        if (w->both) {
+            LOAD_B(7, 1);
+            MULTIPLY(5, 6, 7);
+            LOAD_A(6, second);
+            MULTIPLY(3, 6, 7);
+            LOAD_A(6, row);
+            MULTIPLY(1, 6, 7);
+        }
+    }
+    END(0, row, 0);
+    END(2, second, 0);
+    END(4, third, 0);
+    if (w->both) {
+        END(1, row, 1);
+        END(3, second, 1);
+        END(5, third, 1);
     }
 }
 
-/* How fast b is fetched: what 16 pairs have, over all that is done with them. */
-static void set_pace(struct walk *w)
+AMX INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
+{
+    if (n == 1)
+        one_row_tile(w, row, is_run);
+    else if (n == 2)
+        two_row_tiles(w, row, is_run);
+    else
+        three_row_tiles(w, row, is_run);
+}
+
+/* All row tiles by one or two groups, some in each pass. */
+AMX static void multiply_groups(struct walk *w, int n_tiles, int n_passes)
 {
     const struct tile_product *p = w->p;
-    int n_rounds = 0;
-    for (int row = 0; row < p->n_rows; row += 2 * AMX_TILE_ROWS)
-        n_rounds += p->n_rows - row > AMX_TILE_ROWS ? (p->n_groups + 1) / 2 : 1;
-    w->bytes_a_round = (size_t)((p->n_groups * TILE_PAIRS + n_rounds - 1) / n_rounds) * LINE_BYTES;
-}
-
-/* What is fetched while the tiles use the run: itself, or the run behind it, here or in the next b.
- */
-static void begin_fetch(struct walk *w)
-{
-    const struct tile_product *p = w->p;
-    int pair = w->few ? w->first_pair : w->end_pair;
-    w->fetch_end = (const char *)p->b + tile_b_bytes(p);
-    w->fetch = pair < p->n_pairs ? (const char *)b_at(w, 0, pair) : w->fetch_end;
-    if (pair >= p->n_pairs && p->next) {
-        w->fetch = p->next;
-        w->fetch_end = w->fetch + p->next_bytes;
-    }
-}
-
-/* One full tile and two have the same configuration. */
-AMX static void configure(int configured[2], const int rows[2])
-{
-    struct amx_config config;
-    int second = rows[0] == AMX_TILE_ROWS && !rows[1] ? AMX_TILE_ROWS : rows[1];
-    if (configured[0] == rows[0] && configured[1] == second)
+    w->b_stride = p->pair_stride * sizeof(bf16);
+    w->n_lines = ((1 + w->both) * TILE_PAIRS + n_passes - 1) / n_passes;
+    if (n_passes == 1) {
+        w->fetch = (const char *)b_at(w, 0, 0);
+        w->end_pair = p->n_pairs;
+        w->resume = p->resume;
+        row_tiles(w, 0, n_tiles, 0);
         return;
-    configured[0] = rows[0];
-    configured[1] = second;
-    make_config(&config, configured);
-    CONFIGURE(&config);
+    }
+    for (w->first_pair = 0; w->first_pair < p->n_pairs; w->first_pair = w->end_pair) {
+        w->end_pair =
+            p->n_pairs - w->first_pair < RUN_PAIRS ? p->n_pairs : w->first_pair + RUN_PAIRS;
+        w->resume = p->resume || w->first_pair > 0;
+        w->fetch =
+            (const char *)b_at(w, 0, w->first_pair) + RUN_PAIRS * LINE_BYTES; /* its middle */
+        for (int pass = 0; pass < n_passes; pass++) {
+            int first = n_tiles * pass / n_passes, end = n_tiles * (pass + 1) / n_passes;
+            row_tiles(w, first * AMX_TILE_ROWS, end - first, 1);
+        }
+    }
 }
 
 AMX static void multiply_single(const struct tile_product *p)
 {
-    struct walk w = {.p = p,
-                     .acc_stride = p->ld_acc * sizeof(float),
-                     .a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16),
-                     .b_stride = p->pair_stride * sizeof(bf16),
-                     .few = p->n_rows <= AMX_TILE_ROWS};
-    int configured[2] = {0, 0};
-    int run = w.few ? p->n_pairs : RUN_PAIRS;
-    set_pace(&w);
-    for (w.first_pair = 0; w.first_pair < p->n_pairs; w.first_pair = w.end_pair) {
-        w.end_pair = p->n_pairs - w.first_pair < run ? p->n_pairs : w.first_pair + run;
-        w.resume = p->resume || w.first_pair > 0;
-        begin_fetch(&w);
-        for (int row = 0; row < p->n_rows; row += 2 * AMX_TILE_ROWS) {
-            int rows[2];
-            rows_of_pass(rows, p, row);
-            configure(configured, rows);
-            if (!rows[1])
-                one_row_tile(&w, row);
-            for (int group = 0; rows[1] && group < p->n_groups; group += 2)
-                two_row_tiles(&w, row, row + AMX_TILE_ROWS, group);
-        }
+    struct walk w = {.p = p, .acc_stride = p->ld_acc * sizeof(float)};
+    w.a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16);
+    const int n_tiles = (p->n_rows + AMX_TILE_ROWS - 1) / AMX_TILE_ROWS,
+              n_passes = (n_tiles + TILES_TOGETHER - 1) / TILES_TOGETHER;
+    for (w.group = 0; w.group < p->n_groups; w.group += 2) {
+        w.both = w.group + 1 < p->n_groups;
+        multiply_groups(&w, n_tiles, n_passes);
     }
-    RELEASE();
 }
 
 AMX void AMX_PRODUCT(const struct tile_product *product)
 {
+    struct amx_config config;
+    make_config(&config, product->laid_out ? AMX_TILE_ROWS : product->n_rows);
+    CONFIGURE(&config);
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);
         multiply_single(&p);
     }
+    RELEASE();
 }
 
 #ifndef AMX_MODEL
