@@ -5,7 +5,8 @@
  * kernel] as files hold them, packed once.   Out: a picture of the same kind. Fused:   the
  * normalisation (and swish) of the input, so that no normalised copy is ever stored; bias; the
  * residual. Numbers: each output is one chain over (row, column, channel) of the kernel, then +
- * bias, then + residual; it does not depend on the number of threads. CONV2D_UP adds weights that
+ * bias, then + residual; it does not depend on the number of threads. With AMX, and n_in a multiple
+ * of 32, a product is off by up to 2^-16 of itself (cpu/tile_bf16x2.h). CONV2D_UP adds weights that
  * meet the same pixel before the picture is seen (4 of 9 products remain), so it differs from its
  * twin by roundings of weights.
  */

@@ -25,6 +25,15 @@
  */
 static const float TOLERANCE = 4e-6f;
 
+/* Products of two bf16 parts each are off by up to 2^-16, 1.5e-5, of themselves, and their errors
+ * have either sign. Measured: below 6e-6. */
+static const float TOLERANCE_BF16X2 = 1.2e-5f;
+
+static float tolerance_of(enum code_path path)
+{
+    return path == CODE_PATH_AMX ? TOLERANCE_BF16X2 : TOLERANCE;
+}
+
 struct test_case {
     struct conv2d_shape shape;
     int width, height;
@@ -135,7 +144,7 @@ static void test_agrees_with_twin_on_every_path(void **state)
             run(&f, &cases[i], path, 2);
             float error = error_of(&f, &cases[i]);
             print_message("case %d path %s error %.2g\n", i, code_path_name(path), error);
-            assert_true(error <= TOLERANCE);
+            assert_true(error <= tolerance_of(path));
         }
         fixture_fini(&f);
     }
@@ -170,12 +179,13 @@ static void test_residual_may_be_the_output(void **state)
     const struct stream_options options = {.n_threads = 2};
     fixture_init(&f, c);
     assert_int_equal(stream_create(&stream, &options, NULL), STATUS_OK);
+    enum code_path path = stream_code_path(stream);
     assert_int_equal(conv2d_weight_create(&weight, &c->shape, f.weight, f.bias, stream, NULL),
                      STATUS_OK);
     memcpy(f.y, f.residual, sizeof(float) * f.n_out);
     assert_int_equal(conv2d(f.y, f.x, weight, &f.norm, f.y, c->width, c->height, stream),
                      STATUS_OK);
-    assert_true(error_of(&f, c) <= TOLERANCE);
+    assert_true(error_of(&f, c) <= tolerance_of(path));
     conv2d_weight_destroy(weight);
     stream_destroy(stream);
     fixture_fini(&f);
@@ -193,13 +203,13 @@ static void test_tolerance_sees_a_wrong_kernel(void **state)
     no_swish.swish = false;
     conv2d_ref(f.expected, f.x, &c->shape, f.weight, f.bias, &no_swish, f.residual, c->width,
                c->height);
-    assert_true(error_of(&f, c) > 100 * TOLERANCE);
+    assert_true(error_of(&f, c) > 100 * TOLERANCE_BF16X2);
     conv2d_ref(f.expected, f.x, &c->shape, f.weight, f.bias, &f.norm, NULL, c->width, c->height);
-    assert_true(error_of(&f, c) > 100 * TOLERANCE);
+    assert_true(error_of(&f, c) > 100 * TOLERANCE_BF16X2);
     f.weight[40] += 1e-3f;
     conv2d_ref(f.expected, f.x, &c->shape, f.weight, f.bias, &f.norm, f.residual, c->width,
                c->height);
-    assert_true(error_of(&f, c) > TOLERANCE);
+    assert_true(error_of(&f, c) > TOLERANCE_BF16X2);
     fixture_fini(&f);
 }
 

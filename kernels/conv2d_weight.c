@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/cpu/tile_bf16x2.h"
 #include "kernels/cpu/tile_f32.h"
 #include "kernels/stream.h"
 
@@ -64,6 +65,25 @@ static void pack_panel(const struct conv2d_weight *packed, float *memory, const 
                 }
 }
 
+/* Each panel in its place. */
+static enum status pack_bf16x2(const struct conv2d_weight *packed, float *memory, struct error *err)
+{
+    const int k = packed->taps * packed->taps * packed->shape.n_in;
+    const size_t panel_floats = (size_t)k * TILE_F32_COLUMNS;
+    float *panel = malloc(sizeof(*panel) * panel_floats);
+    if (!panel)
+        return error_set(err, STATUS_NOMEM, "cannot allocate %zu numbers", panel_floats);
+    for (int phase = 0; phase < packed->n_phases; phase++)
+        for (int first = 0; first < packed->n_columns; first += TILE_F32_COLUMNS) {
+            int n = packed->n_columns - first < TILE_F32_COLUMNS ? TILE_F32_LANE : TILE_F32_COLUMNS;
+            float *place = memory + conv2d_weight_panel_at(packed, phase, first);
+            memcpy(panel, place, sizeof(*panel) * (size_t)k * (size_t)n);
+            tile_bf16x2_pack(place, panel, n, k);
+        }
+    free(panel);
+    return STATUS_OK;
+}
+
 /* Packs in host memory, then sends it to the stream's. */
 static enum status fill(struct conv2d_weight *packed, const float *weight, const float *bias,
                         struct error *err)
@@ -75,7 +95,9 @@ static enum status fill(struct conv2d_weight *packed, const float *weight, const
     for (int phase = 0; phase < packed->n_phases; phase++)
         for (int first = 0; first < packed->n_columns; first += TILE_F32_COLUMNS)
             pack_panel(packed, memory, weight, phase, first);
-    enum status st = stream_alloc(packed->stream, (void **)&packed->memory, packed->bytes, err);
+    enum status st = packed->is_bf16x2 ? pack_bf16x2(packed, memory, err) : STATUS_OK;
+    if (st == STATUS_OK)
+        st = stream_alloc(packed->stream, (void **)&packed->memory, packed->bytes, err);
     if (st == STATUS_OK)
         stream_upload(packed->stream, packed->memory, memory, packed->bytes);
     free(memory);
@@ -97,6 +119,8 @@ enum status conv2d_weight_create(struct conv2d_weight **out, const struct conv2d
     packed->stream = stream;
     packed->taps = shape->kind == CONV2D_UP ? 2 : shape->kernel;
     packed->n_phases = shape->kind == CONV2D_UP ? 4 : 1;
+    packed->is_bf16x2 = !stream_device(stream) && tile_bf16x2_available(stream_code_path(stream)) &&
+                        shape->n_in % TILE_BF16X2_STEP == 0;
     packed->n_columns = (shape->n_out + TILE_F32_LANE - 1) / TILE_F32_LANE * TILE_F32_LANE;
     packed->phase_floats = (size_t)packed->taps * packed->taps * shape->n_in * packed->n_columns;
     packed->bytes = sizeof(float) * (packed->n_columns + packed->n_phases * packed->phase_floats);

@@ -6,7 +6,8 @@
  * channel): the order of the products, and the order in which a patch of pixels lies in memory, so
  * that a kernel row is one run of `taps * n_in` floats. CONV2D_UP has four such matrices, one for
  * each place of an output pixel in its 2x2: there the three rows of the kernel meet two rows of the
- * picture, so their weights are added up, columns likewise.
+ * picture, so their weights are added up, columns likewise. With is_bf16x2 a panel is as
+ * tile_bf16x2_pack() makes it, in the same place.
  */
 #ifndef MGPT_KERNELS_CONV2D_WEIGHT_H
 #define MGPT_KERNELS_CONV2D_WEIGHT_H
@@ -19,6 +20,7 @@ struct conv2d_weight {
     int taps;      /* rows (and columns) of the kernel that meet different pixels: 1, 2 (UP) or 3 */
     int n_phases;  /* 4 for UP, else 1 */
     int n_columns; /* n_out, rounded up to TILE_F32_LANE */
+    bool is_bf16x2;
     size_t phase_floats; /* taps * taps * n_in * n_columns */
     size_t bytes;        /* of memory */
     float *memory;       /* device: bias [n_columns], then the phases */

@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "kernels/cpu/norm_row.h"
+#include "kernels/cpu/tile_bf16x2.h"
 #include "kernels/cpu/tile_f32.h"
 #include "kernels/cpu/vector.h"
 #include "kernels/stream.h"
@@ -37,6 +38,13 @@ struct plan {
     int patch_width, patch_height; /* of a whole tile */
 };
 
+/* A patch and the sums of its cells, in a thread's scratch. */
+struct work {
+    float *patch;     /* or: */
+    bf16 *high, *low; /* the same as two parts */
+    float *sums;
+};
+
 struct job {
     float *y;
     const float *x, *residual;
@@ -45,7 +53,7 @@ struct job {
     int width, height; /* of x */
     struct plan plan;
     struct stream *stream;
-    const struct tile_f32 *kernels;
+    const struct tile_f32 *kernels; /* NULL: tile_bf16x2.h */
     atomic_int next_tile;
     atomic_bool out_of_memory;
 };
@@ -72,14 +80,18 @@ static int rows_that_fit(const struct plan *plan, int width, int n_in)
 }
 
 /* The widest candidate wastes least at the ends of rows, a squarer tile reads less border: take the
- * one with the smallest patch a cell. Candidates are multiples of the rows of a kernel call. */
-static void choose_tile(struct plan *plan, int n_in, int n_threads)
+ * one with the smallest patch a cell. Candidates are multiples of the rows of a kernel call; equal
+ * tiles waste least where those may be fewer. */
+static void choose_tile(struct plan *plan, int n_in, bool is_bf16x2, int n_threads)
 {
-    static const int widths[] = {48, 36, 24, 12, 6, 3, 1};
+    static const int multiples_of_12[] = {48, 36, 24, 12, 6, 3, 1},
+                     multiples_of_16[] = {48, 32, 16, 12, 6, 3, 1};
+    const int *widths = is_bf16x2 ? multiples_of_16 : multiples_of_12;
     double best = 0;
     plan->tile_width = plan->tile_height = 1;
-    for (size_t i = 0; i < sizeof(widths) / sizeof(widths[0]); i++) {
-        int width = divide_up(plan->width, divide_up(plan->width, widths[i]));
+    for (size_t i = 0; i < sizeof(multiples_of_12) / sizeof(multiples_of_12[0]); i++) {
+        int width = is_bf16x2 ? smaller(widths[i], plan->width)
+                              : divide_up(plan->width, divide_up(plan->width, widths[i]));
         int height = smaller(rows_that_fit(plan, width, n_in), plan->height);
         if (height < 1)
             continue;
@@ -98,38 +110,65 @@ static void choose_tile(struct plan *plan, int n_in, int n_threads)
     plan->tile_height = smaller(plan->tile_height, divide_up(plan->height, bands));
 }
 
-static void plan_tiles(struct plan *plan, const struct conv2d_shape *shape, int width, int height,
+static void plan_tiles(struct plan *plan, const struct conv2d_weight *weight, int width, int height,
                        int n_threads)
 {
+    const struct conv2d_shape *shape = &weight->shape;
     int down = shape->kind == CONV2D_DOWN;
     plan->width = down ? width / 2 : width;
     plan->height = down ? height / 2 : height; /* for UP the cells are the input's pixels */
     plan->stride = down ? 2 : 1;
     plan->span = shape->kernel;
     plan->border = down ? 0 : shape->kernel / 2;
-    choose_tile(plan, shape->n_in, n_threads);
+    choose_tile(plan, shape->n_in, weight->is_bf16x2, n_threads);
     plan->n_tiles = plan->tiles_across * divide_up(plan->height, plan->tile_height);
     plan->patch_width = (plan->tile_width - 1) * plan->stride + plan->span;
     plan->patch_height = (plan->tile_height - 1) * plan->stride + plan->span;
 }
 
-/* Copies the patch whose first pixel is (top, left) of x, which may lie outside. */
-static void gather(const struct job *job, float *patch, int top, int left, int rows, int columns)
+/* Rows of sums that a row of cells takes: with tiles of AMX whole ones. */
+static int sum_rows(const struct job *job, int columns)
 {
-    int n_in = job->weight->shape.n_in;
+    return job->kernels ? columns : divide_up(columns, TILE_BF16X2_ROWS) * TILE_BF16X2_ROWS;
+}
+
+/* Pixels of x to number `at` of the patch and behind; from NULL: zeros. */
+static void put_pixels(const struct job *job, const struct work *work, size_t at, const float *from,
+                       int n)
+{
+    const int n_in = job->weight->shape.n_in;
+    const enum code_path path = stream_code_path(job->stream);
+    const size_t count = (size_t)n * (size_t)n_in;
+    if (job->kernels && from) {
+        norm_row(work->patch + at, from, n, n_in, job->norm, path);
+    } else if (job->kernels) {
+        memset(work->patch + at, 0, sizeof(*work->patch) * count);
+    } else if (from) {
+        norm_row_bf16x2(work->high + at, work->low + at, from, n, n_in, job->norm);
+    } else {
+        memset(work->high + at, 0, sizeof(*work->high) * count);
+        memset(work->low + at, 0, sizeof(*work->low) * count);
+    }
+}
+
+/* Copies the patch whose first pixel is (top, left) of x, which may lie outside. */
+static void gather(const struct job *job, const struct work *work, int top, int left, int rows,
+                   int columns)
+{
+    const size_t n_in = (size_t)job->weight->shape.n_in;
     int before = left < 0 ? -left : 0;
     int inside = smaller(left + columns, job->width) - (left + before);
-    enum code_path path = stream_code_path(job->stream);
-    for (int r = top; r < top + rows; r++, patch += (size_t)job->plan.patch_width * n_in) {
+    size_t at = 0;
+    for (int r = top; r < top + rows; r++, at += (size_t)job->plan.patch_width * n_in) {
         if (r < 0 || r >= job->height) {
-            memset(patch, 0, sizeof(float) * columns * n_in);
+            put_pixels(job, work, at, NULL, columns);
             continue;
         }
         const float *from = job->x + ((size_t)r * job->width + left + before) * n_in;
-        int after = columns - before - inside;
-        memset(patch, 0, sizeof(float) * before * n_in);
-        norm_row(patch + before * n_in, from, inside, n_in, job->norm, path);
-        memset(patch + (before + inside) * n_in, 0, sizeof(float) * after * n_in);
+        put_pixels(job, work, at, NULL, before);
+        put_pixels(job, work, at + (size_t)before * n_in, from, inside);
+        put_pixels(job, work, at + (size_t)(before + inside) * n_in, NULL,
+                   columns - before - inside);
     }
 }
 
@@ -140,25 +179,40 @@ struct cells {
     int phase;            /* place in the 2x2 of UP */
 };
 
-/* sums [rows * columns, n] = patch times one panel. patch points at the first pixel of the first
- * cell. */
-static void multiply(const struct job *job, float *sums, const float *patch, const float *panel,
-                     const struct cells *cells)
+/* The sums of one row of cells (+)= k numbers of the patch, from `at` on, times as many rows of a
+ * panel. */
+static void multiply_row(const struct job *job, const struct work *work, float *sums, ptrdiff_t at,
+                         const float *panel, const struct cells *cells, int k, bool add)
+{
+    const int stride = job->plan.stride * job->weight->shape.n_in, n = cells->n;
+    if (job->kernels) {
+        tile_f32_multiply(job->kernels, sums, n, work->patch + at, stride, panel, n, cells->columns,
+                          n, k, add);
+        return;
+    }
+    const struct bf16x2_rows rows = {work->high + at, work->low + at, (size_t)stride};
+    tile_bf16x2_multiply(sums, (size_t)n, &rows, panel, sum_rows(job, cells->columns), n, k, add);
+}
+
+/* sums [rows, sum_rows(), n] = patch times one panel; the first cell begins at number `first` of
+ * the patch. */
+static void multiply(const struct job *job, const struct work *work, ptrdiff_t first,
+                     const float *panel, const struct cells *cells)
 {
     const struct plan *plan = &job->plan;
-    int n = cells->n, columns = cells->columns;
-    int n_in = job->weight->shape.n_in;
-    int run = job->weight->taps * n_in, chunks = divide_up(run, K_MAX);
-    ptrdiff_t line = (ptrdiff_t)plan->patch_width * n_in;
+    const int n = cells->n, n_in = job->weight->shape.n_in,
+              unit = job->kernels ? 1 : TILE_BF16X2_STEP;
+    const int run = job->weight->taps * n_in, chunks = divide_up(run, K_MAX);
+    const ptrdiff_t line = (ptrdiff_t)plan->patch_width * n_in,
+                    sums = sum_rows(job, cells->columns) * n;
     bool add = false;
     for (int tap = 0; tap < job->weight->taps; tap++)
         for (int chunk = 0; chunk < chunks; chunk++) {
-            int from = (int)((int64_t)run * chunk / chunks);
-            int k = (int)((int64_t)run * (chunk + 1) / chunks) - from;
+            int from = (int)((int64_t)(run / unit) * chunk / chunks) * unit;
+            int k = (int)((int64_t)(run / unit) * (chunk + 1) / chunks) * unit - from;
             for (int r = 0; r < cells->rows; r++)
-                tile_f32_multiply(job->kernels, sums + r * columns * n, n,
-                                  patch + (r * plan->stride + tap) * line + from,
-                                  plan->stride * n_in, panel, n, columns, n, k, add);
+                multiply_row(job, work, work->sums + r * sums,
+                             first + (r * plan->stride + tap) * line + from, panel, cells, k, add);
             panel += (size_t)k * n;
             add = true;
         }
@@ -184,7 +238,8 @@ VECTOR_INLINE void write_cells_body(const struct job *job, const float *sums,
     int zoom = shape->kind == CONV2D_UP ? 2 : 1;
     int used = smaller(cells->n, shape->n_out - cells->first_channel);
     const float *bias = job->weight->memory + cells->first_channel;
-    for (int r = 0; r < cells->rows; r++) {
+    const int unused = sum_rows(job, cells->columns) - cells->columns;
+    for (int r = 0; r < cells->rows; r++, sums += unused * cells->n) {
         size_t line = (size_t)((cells->top + r) * zoom + cells->phase / 2) * job->plan.width * zoom;
         for (int c = 0; c < cells->columns; c++, sums += cells->n) {
             size_t pixel = line + (cells->left + c) * zoom + cells->phase % 2;
@@ -197,7 +252,7 @@ VECTOR_INLINE void write_cells_body(const struct job *job, const float *sums,
 FOR_EACH_PATH(write_cells, (const struct job *job, const float *sums, const struct cells *cells),
               (job, sums, cells))
 
-static void run_tile(const struct job *job, int tile, float *patch, float *sums)
+static void run_tile(const struct job *job, int tile, const struct work *work)
 {
     const struct plan *plan = &job->plan;
     const struct conv2d_weight *weight = job->weight;
@@ -205,38 +260,57 @@ static void run_tile(const struct job *job, int tile, float *patch, float *sums)
                           .left = tile % plan->tiles_across * plan->tile_width};
     cells.rows = smaller(plan->tile_height, plan->height - cells.top);
     cells.columns = smaller(plan->tile_width, plan->width - cells.left);
-    gather(job, patch, cells.top * plan->stride - plan->border,
+    gather(job, work, cells.top * plan->stride - plan->border,
            cells.left * plan->stride - plan->border, (cells.rows - 1) * plan->stride + plan->span,
            (cells.columns - 1) * plan->stride + plan->span);
     for (cells.phase = 0; cells.phase < weight->n_phases; cells.phase++) {
         int row = cells.phase / 2, column = cells.phase % 2; /* of the phase's first pixel */
-        const float *from = patch + (row * plan->patch_width + column) * weight->shape.n_in;
+        ptrdiff_t from = (ptrdiff_t)(row * plan->patch_width + column) * weight->shape.n_in;
         for (int first = 0; first < weight->n_columns; first += TILE_F32_COLUMNS) {
             cells.first_channel = first;
             cells.n = smaller(TILE_F32_COLUMNS, weight->n_columns - first);
-            multiply(job, sums, from,
+            multiply(job, work, from,
                      weight->memory + conv2d_weight_panel_at(weight, cells.phase, first), &cells);
-            write_cells_of(stream_code_path(job->stream))(job, sums, &cells);
+            write_cells_of(stream_code_path(job->stream))(job, work->sums, &cells);
         }
     }
+}
+
+/* In a thread's scratch; false: there is none. Tiles of AMX read on past the patch's last pixels,
+ * for sums that nobody uses. */
+static bool take_work(const struct job *job, struct work *work, int thread_index)
+{
+    const struct plan *plan = &job->plan;
+    const size_t n_in = (size_t)job->weight->shape.n_in;
+    const size_t past = job->kernels ? 0 : (size_t)(TILE_BF16X2_ROWS * plan->stride) * n_in;
+    size_t n_sums =
+               (size_t)(sum_rows(job, plan->tile_width) * plan->tile_height) * TILE_F32_COLUMNS,
+           n_patch = (size_t)plan->patch_width * (size_t)plan->patch_height * n_in + past;
+    n_patch = (n_patch + 31) / 32 * 32; /* either part, and the sums, begin at a cache line */
+    float *patch = stream_scratch(job->stream, thread_index, sizeof(float) * (n_patch + n_sums));
+    *work = (struct work){.patch = patch, .high = (bf16 *)(void *)patch};
+    if (!patch)
+        return false;
+    work->low = work->high + n_patch;
+    work->sums = patch + n_patch;
+    return true;
 }
 
 static void run_tiles(void *context, int thread_index, int n_threads)
 {
     (void)n_threads;
     struct job *job = context;
-    const struct plan *plan = &job->plan;
-    size_t patch_floats = (size_t)plan->patch_width * plan->patch_height * job->weight->shape.n_in;
-    size_t sum_floats = (size_t)plan->tile_width * plan->tile_height * TILE_F32_COLUMNS;
-    patch_floats = (patch_floats + 15) / 16 * 16; /* the sums begin at a cache line */
-    float *patch =
-        stream_scratch(job->stream, thread_index, sizeof(float) * (patch_floats + sum_floats));
-    if (!patch) {
+    struct work work;
+    if (!take_work(job, &work, thread_index)) {
         job->out_of_memory = true;
         return;
     }
-    for (int tile; (tile = atomic_fetch_add(&job->next_tile, 1)) < plan->n_tiles;)
-        run_tile(job, tile, patch, patch + patch_floats);
+    if (!job->kernels)
+        tile_bf16x2_begin();
+    for (int tile; (tile = atomic_fetch_add(&job->next_tile, 1)) < job->plan.n_tiles;)
+        run_tile(job, tile, &work);
+    if (!job->kernels)
+        tile_bf16x2_end();
 }
 
 enum status conv2d_cpu(const struct conv2d_launch *launch, struct stream *stream)
@@ -249,9 +323,8 @@ enum status conv2d_cpu(const struct conv2d_launch *launch, struct stream *stream
                       .width = launch->width,
                       .height = launch->height,
                       .stream = stream,
-                      .kernels = tile_f32_of(stream)};
-    plan_tiles(&job.plan, &launch->weight->shape, launch->width, launch->height,
-               stream_n_threads(stream));
+                      .kernels = launch->weight->is_bf16x2 ? NULL : tile_f32_of(stream)};
+    plan_tiles(&job.plan, launch->weight, launch->width, launch->height, stream_n_threads(stream));
     stream_parallel(stream, run_tiles, &job);
     return job.out_of_memory ? STATUS_NOMEM : STATUS_OK;
 }

@@ -14,4 +14,9 @@
 void norm_row(float *dst, const float *src, int n_pixels, int n_channels,
               const struct conv2d_norm *norm, enum code_path path);
 
+/* The same, to 2^-20 of each number, as two parts (tile_bf16x2.h); n_channels is a multiple of 16.
+ * For machines with AMX. */
+void norm_row_bf16x2(bf16 *high, bf16 *low, const float *src, int n_pixels, int n_channels,
+                     const struct conv2d_norm *norm);
+
 #endif

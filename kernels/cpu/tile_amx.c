@@ -18,20 +18,13 @@
  * tile_amx_test.c compiles this file a second time against a model of the tiles in plain C
  * (AMX_MODEL), to test the walk over memory on machines without AMX.
  */
-#include "kernels/cpu/amx.h"
 #include "kernels/cpu/tile.h"
 
 #if defined(__x86_64__)
+#include "kernels/cpu/amx_operations.h"
+
 #ifndef AMX_MODEL
-#include <immintrin.h>
-#define AMX                          __attribute__((target("amx-tile,amx-bf16")))
-#define AMX_PRODUCT                  tile_multiply_amx
-#define CONFIGURE(config)            amx_load_config(config)
-#define RELEASE()                    _tile_release()
-#define ZERO(tile)                   _tile_zero(tile)
-#define LOAD(tile, address, stride)  _tile_loadd(tile, address, stride)
-#define STORE(tile, address, stride) _tile_stored(tile, address, stride)
-#define MULTIPLY(tile, a, b)         _tile_dpbf16ps(tile, a, b)
+#define AMX_PRODUCT tile_multiply_amx
 #endif
 
 enum {
@@ -66,10 +59,8 @@ struct walk {
     int n_lines;       /* so many with every 16 pairs of some row tiles */
 };
 
-#define INLINE static inline __attribute__((always_inline))
-
 /* is_run, here and below, is a constant. */
-INLINE void fetch(struct walk *w, const int is_run)
+static inline __attribute__((always_inline)) void fetch(struct walk *w, const int is_run)
 {
     /* In runs a load goes before each two prefetches: without it 96 rows take 6 % longer. */
     static const volatile size_t far_bytes = FAR_BYTES;
@@ -111,7 +102,7 @@ static inline const bf16 *b_at(const struct walk *w, int group, int pair)
 #define LOAD_A(tile, row)     LOAD(tile, a_at(w, row, pair), w->a_stride)
 #define LOAD_B(tile, group)   LOAD(tile, b_at(w, group, pair), w->b_stride)
 
-AMX INLINE void one_row_tile(struct walk *w, int row, const int is_run)
+AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
 {
     BEGIN(0, row, 0);
     if (w->both)
@@ -131,7 +122,7 @@ AMX INLINE void one_row_tile(struct walk *w, int row, const int is_run)
         END(1, row, 1);
 }
 
-AMX INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
+AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 {
     const int second = row + AMX_TILE_ROWS;
     BEGIN(0, row, 0);
@@ -162,7 +153,7 @@ AMX INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 }
 
 /* One register is left for a: its tiles are loaded once for each group. */
-AMX INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
+AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
 {
     const int second = row + AMX_TILE_ROWS, third = second + AMX_TILE_ROWS;
     BEGIN(0, row, 0);
@@ -201,7 +192,7 @@ AMX INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
     }
 }
 
-AMX INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
+AMX_INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
 {
     if (n == 1)
         one_row_tile(w, row, is_run);
