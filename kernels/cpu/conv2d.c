@@ -3,11 +3,12 @@
  *
  * The picture is cut into tiles of cells (output pixels; for UP input pixels, each of which becomes
  * 2x2). For a tile a thread copies its patch (the cells and the border they need, normalised, zeros
- * outside the picture) into scratch that fits the second cache; then, panel by panel of output
- * channels, it multiplies row after row of cells with the weights, at most K_MAX products deep so
- * that the part of the panel in use stays in the first cache, and adds bias and residual as it
- * writes the tile out. Tiles are claimed one at a time, so threads that lose their core to others
- * do not hold the rest up; which thread takes which tile changes no number.
+ * outside the picture) into scratch that fits the second cache, with AMX as two parts of bf16
+ * (tile_bf16x2.h); then, panel by panel of output channels, it multiplies row after row of cells
+ * with the weights, at most K_MAX products deep so that the part of the panel in use stays in the
+ * first cache, and adds bias and residual as it writes the tile out. Tiles are claimed one at a
+ * time, so threads that lose their core to others do not hold the rest up; which thread takes which
+ * tile changes no number.
  */
 #include "kernels/codec_launch.h"
 

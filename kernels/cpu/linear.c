@@ -6,9 +6,10 @@
  * A row or two wait for memory alone: then a thread may read several panels side by side
  * (tile_products_abreast()).
  *
- * Within a panel the inputs go in runs of about the first-level cache's size and all rows pass over
- * a run before the next: memory is read once for all rows, and the next run is fetched while this
- * one is used. Up to one tile of rows there is nothing to reuse, and the panel goes in one run.
+ * Within a panel, but with AMX, which goes through strips of it as it likes, the inputs go in runs
+ * of about the first-level cache's size and all rows pass over a run before the next: memory is
+ * read once for all rows, and the next run is fetched while this one is used. Up to one tile of
+ * rows there is nothing to reuse, and the panel goes in one run.
  */
 #include <limits.h>
 

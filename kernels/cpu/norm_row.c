@@ -50,7 +50,8 @@ void norm_row(float *dst, const float *src, int n_pixels, int n_channels,
 #define BF16X2 __attribute__((target("avx512f,avx512bf16")))
 
 /* v / (1 + 2^t), t = -v / ln 2, with the series of 2^f for the fraction of t and Newton's step for
- * the reciprocal: good to 2^-20, which the parts do not show. */
+ * the reciprocal. Measured against double: within 2^-20 of itself from v = -8 on, 2^-19 from -30
+ * on, where 3e-12 is left. */
 BF16X2 static inline __m512 swish_512(__m512 v)
 {
     static const float series[] = {1.54035304e-4f,

@@ -14,8 +14,8 @@
 void norm_row(float *dst, const float *src, int n_pixels, int n_channels,
               const struct conv2d_norm *norm, enum code_path path);
 
-/* The same, to 2^-20 of each number, as two parts (tile_bf16x2.h); n_channels is a multiple of 16.
- * For machines with AMX. */
+/* The same as two parts (tile_bf16x2.h), swish within 2^-19 of itself where more than 1e-11 is
+ * left; n_channels is a multiple of 16. For machines with AMX. */
 void norm_row_bf16x2(bf16 *high, bf16 *low, const float *src, int n_pixels, int n_channels,
                      const struct conv2d_norm *norm);
 
