@@ -1,6 +1,6 @@
 /*
- * tile_bf16x2.c - two by two tiles of sums; in a step of 32 products each pair of tiles of a and b
- * that is loaded serves four times, high times high, low times high, high times low.
+ * tile_bf16x2.c - two by two tiles of sums; in a step of 32 products a's low parts meet b's high
+ * ones, then a's high parts both of b.
  *
  * tile_bf16x2_test.c compiles this file a second time against a model of the tiles (AMX_MODEL).
  */
