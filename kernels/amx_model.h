@@ -7,6 +7,15 @@
 
 #include "kernels/test_tools.h"
 
+/* Says so where the real tiles cannot be tested. */
+static bool real_tiles_are_missing(void)
+{
+    bool missing = !code_path_available(CODE_PATH_AMX);
+    if (missing)
+        printf("skipped: no amx on this machine\n");
+    return missing;
+}
+
 static struct {
     uint8_t rows[8];
     uint16_t row_bytes[8];

@@ -27,7 +27,8 @@ size_t linear_weight_group_offset(const struct linear_weight *w, int group)
            (size_t)in_strip * 2 * LINEAR_GROUP;
 }
 
-int linear_weight_strip_groups(const struct linear_weight *w, int group)
+/* Groups that lie side by side with this one, itself counted. */
+static int groups_of_strip(const struct linear_weight *w, int group)
 {
     int left = w->n_groups - group / w->strip_groups * w->strip_groups;
     return left < w->strip_groups ? left : w->strip_groups;
@@ -122,8 +123,7 @@ static void pack_row_run(struct linear_weight *w, int out, int first_in, int n, 
         return;
     }
     const bf16 *values = run;
-    size_t pair_stride =
-        (size_t)linear_weight_strip_groups(w, out / LINEAR_GROUP) * 2 * LINEAR_GROUP;
+    size_t pair_stride = (size_t)groups_of_strip(w, out / LINEAR_GROUP) * 2 * LINEAR_GROUP;
     const enum code_path path = stream_code_path(w->stream);
     const int places[] = {tile_weight_place(path, lane, 0), tile_weight_place(path, lane, 1)};
     bf16 *matrix = (bf16 *)w->matrix + base;

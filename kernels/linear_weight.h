@@ -26,9 +26,6 @@ struct linear_weight {
 /* Where a group begins, in elements from the matrix' start. */
 size_t linear_weight_group_offset(const struct linear_weight *weight, int group);
 
-/* Groups that lie side by side with this one, itself counted: strip_groups but for the last. */
-int linear_weight_strip_groups(const struct linear_weight *weight, int group);
-
 /* Groups in a panel of 64 outputs: 4 but for the last. */
 int linear_weight_panel_groups(const struct linear_weight *weight, int panel);
 

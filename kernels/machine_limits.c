@@ -182,11 +182,7 @@ __attribute__((target("avx2,fma"))) static double peak_avx2(int turns)
 
 __attribute__((target("amx-tile,amx-bf16"))) static double peak_amx(int turns)
 {
-    struct amx_config config = {.palette = 1};
-    for (int tile = 0; tile < AMX_TILES; tile++) {
-        config.row_bytes[tile] = AMX_ROW_BYTES;
-        config.rows[tile] = AMX_TILE_ROWS;
-    }
+    const struct amx_config config = amx_config_of(0, 0);
     amx_load_config(&config);
     for (int t = 0; t < turns; t++) {
         _tile_dpbf16ps(0, 4, 6);

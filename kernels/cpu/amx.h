@@ -16,6 +16,17 @@ struct amx_config {
 };
 _Static_assert(sizeof(struct amx_config) == 64, "LDTILECFG reads 64 bytes");
 
+/* All tiles whole; first_rows: of tiles 0 to n_first - 1. */
+static inline struct amx_config amx_config_of(int n_first, int first_rows)
+{
+    struct amx_config config = {.palette = 1};
+    for (int tile = 0; tile < AMX_TILES; tile++) {
+        config.row_bytes[tile] = AMX_ROW_BYTES;
+        config.rows[tile] = (uint8_t)(tile < n_first ? first_rows : AMX_TILE_ROWS);
+    }
+    return config;
+}
+
 #if defined(__x86_64__)
 /* All tiles are zero then. Not _tile_loadconfig: GCC's tells the compiler of 8 bytes that are read,
  * and GCC 12 leaves out the stores to the other 56. */

@@ -54,7 +54,7 @@ struct job {
     int width, height; /* of x */
     struct plan plan;
     struct stream *stream;
-    const struct tile_f32 *kernels; /* NULL: tile_bf16x2.h */
+    const struct tile_f32 *kernels; /* where the weight is not is_bf16x2 */
     atomic_int next_tile;
     atomic_bool out_of_memory;
 };
@@ -130,7 +130,8 @@ static void plan_tiles(struct plan *plan, const struct conv2d_weight *weight, in
 /* Rows of sums that a row of cells takes: with tiles of AMX whole ones. */
 static int sum_rows(const struct job *job, int columns)
 {
-    return job->kernels ? columns : divide_up(columns, TILE_BF16X2_ROWS) * TILE_BF16X2_ROWS;
+    return job->weight->is_bf16x2 ? divide_up(columns, TILE_BF16X2_ROWS) * TILE_BF16X2_ROWS
+                                  : columns;
 }
 
 /* Pixels of x to number `at` of the patch and behind; from NULL: zeros. */
@@ -138,18 +139,20 @@ static void put_pixels(const struct job *job, const struct work *work, size_t at
                        int n)
 {
     const int n_in = job->weight->shape.n_in;
-    const enum code_path path = stream_code_path(job->stream);
     const size_t count = (size_t)n * (size_t)n_in;
-    if (job->kernels && from) {
-        norm_row(work->patch + at, from, n, n_in, job->norm, path);
-    } else if (job->kernels) {
-        memset(work->patch + at, 0, sizeof(*work->patch) * count);
-    } else if (from) {
-        norm_row_bf16x2(work->high + at, work->low + at, from, n, n_in, job->norm);
-    } else {
-        memset(work->high + at, 0, sizeof(*work->high) * count);
-        memset(work->low + at, 0, sizeof(*work->low) * count);
+    if (!job->weight->is_bf16x2) {
+        if (from)
+            norm_row(work->patch + at, from, n, n_in, job->norm, stream_code_path(job->stream));
+        else
+            memset(work->patch + at, 0, sizeof(*work->patch) * count);
+        return;
     }
+    if (from) {
+        norm_row_bf16x2(work->high + at, work->low + at, from, n, n_in, job->norm);
+        return;
+    }
+    memset(work->high + at, 0, sizeof(*work->high) * count);
+    memset(work->low + at, 0, sizeof(*work->low) * count);
 }
 
 /* Copies the patch whose first pixel is (top, left) of x, which may lie outside. */
@@ -186,7 +189,7 @@ static void multiply_row(const struct job *job, const struct work *work, float *
                          const float *panel, const struct cells *cells, int k, bool add)
 {
     const int stride = job->plan.stride * job->weight->shape.n_in, n = cells->n;
-    if (job->kernels) {
+    if (!job->weight->is_bf16x2) {
         tile_f32_multiply(job->kernels, sums, n, work->patch + at, stride, panel, n, cells->columns,
                           n, k, add);
         return;
@@ -202,7 +205,7 @@ static void multiply(const struct job *job, const struct work *work, ptrdiff_t f
 {
     const struct plan *plan = &job->plan;
     const int n = cells->n, n_in = job->weight->shape.n_in,
-              unit = job->kernels ? 1 : TILE_BF16X2_STEP;
+              unit = job->weight->is_bf16x2 ? TILE_BF16X2_STEP : 1;
     const int run = job->weight->taps * n_in, chunks = divide_up(run, K_MAX);
     const ptrdiff_t line = (ptrdiff_t)plan->patch_width * n_in,
                     sums = sum_rows(job, cells->columns) * n;
@@ -283,7 +286,8 @@ static bool take_work(const struct job *job, struct work *work, int thread_index
 {
     const struct plan *plan = &job->plan;
     const size_t n_in = (size_t)job->weight->shape.n_in;
-    const size_t past = job->kernels ? 0 : (size_t)(TILE_BF16X2_ROWS * plan->stride) * n_in;
+    const size_t past =
+        job->weight->is_bf16x2 ? (size_t)(TILE_BF16X2_ROWS * plan->stride) * n_in : 0;
     size_t n_sums =
                (size_t)(sum_rows(job, plan->tile_width) * plan->tile_height) * TILE_F32_COLUMNS,
            n_patch = (size_t)plan->patch_width * (size_t)plan->patch_height * n_in + past;
@@ -306,11 +310,11 @@ static void run_tiles(void *context, int thread_index, int n_threads)
         job->out_of_memory = true;
         return;
     }
-    if (!job->kernels)
+    if (job->weight->is_bf16x2)
         tile_bf16x2_begin();
     for (int tile; (tile = atomic_fetch_add(&job->next_tile, 1)) < job->plan.n_tiles;)
         run_tile(job, tile, &work);
-    if (!job->kernels)
+    if (job->weight->is_bf16x2)
         tile_bf16x2_end();
 }
 
@@ -324,7 +328,7 @@ enum status conv2d_cpu(const struct conv2d_launch *launch, struct stream *stream
                       .width = launch->width,
                       .height = launch->height,
                       .stream = stream,
-                      .kernels = launch->weight->is_bf16x2 ? NULL : tile_f32_of(stream)};
+                      .kernels = tile_f32_of(stream)};
     plan_tiles(&job.plan, launch->weight, launch->width, launch->height, stream_n_threads(stream));
     stream_parallel(stream, run_tiles, &job);
     return job.out_of_memory ? STATUS_NOMEM : STATUS_OK;

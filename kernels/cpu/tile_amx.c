@@ -40,15 +40,6 @@ enum {
  * 6 and 7. With three row tiles, which are whole ones, 6 is left for a. */
 enum { FIRST_B_TILE = 6 };
 
-static void make_config(struct amx_config *config, int rows)
-{
-    *config = (struct amx_config){.palette = 1};
-    for (int tile = 0; tile < AMX_TILES; tile++) {
-        config->row_bytes[tile] = AMX_ROW_BYTES;
-        config->rows[tile] = (uint8_t)(tile < FIRST_B_TILE ? rows : TILE_PAIRS);
-    }
-}
-
 struct walk {
     const struct tile_product *p;
     size_t acc_stride, a_stride, b_stride; /* bytes */
@@ -99,14 +90,24 @@ static inline const bf16 *b_at(const struct walk *w, int group, int pair)
             ZERO(tile);                                                                            \
     } while (0)
 #define END(tile, row, group) STORE(tile, acc_at(w, row, group), w->acc_stride)
-#define LOAD_A(tile, row)     LOAD(tile, a_at(w, row, pair), w->a_stride)
-#define LOAD_B(tile, group)   LOAD(tile, b_at(w, group, pair), w->b_stride)
+#define BEGIN_ROW_TILE(left, right, row)                                                           \
+    do {                                                                                           \
+        BEGIN(left, row, 0);                                                                       \
+        if (w->both)                                                                               \
+            BEGIN(right, row, 1);                                                                  \
+    } while (0)
+#define END_ROW_TILE(left, right, row)                                                             \
+    do {                                                                                           \
+        END(left, row, 0);                                                                         \
+        if (w->both)                                                                               \
+            END(right, row, 1);                                                                    \
+    } while (0)
+#define LOAD_A(tile, row)   LOAD(tile, a_at(w, row, pair), w->a_stride)
+#define LOAD_B(tile, group) LOAD(tile, b_at(w, group, pair), w->b_stride)
 
 AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
 {
-    BEGIN(0, row, 0);
-    if (w->both)
-        BEGIN(1, row, 1);
+    BEGIN_ROW_TILE(0, 1, row);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w, is_run);
         LOAD_A(4, row);
@@ -117,20 +118,14 @@ AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
             MULTIPLY(1, 4, 7);
         }
     }
-    END(0, row, 0);
-    if (w->both)
-        END(1, row, 1);
+    END_ROW_TILE(0, 1, row);
 }
 
 AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 {
     const int second = row + AMX_TILE_ROWS;
-    BEGIN(0, row, 0);
-    BEGIN(2, second, 0);
-    if (w->both) {
-        BEGIN(1, row, 1);
-        BEGIN(3, second, 1);
-    }
+    BEGIN_ROW_TILE(0, 1, row);
+    BEGIN_ROW_TILE(2, 3, second);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w, is_run);
         LOAD_A(4, row);
@@ -144,26 +139,17 @@ AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
             MULTIPLY(3, 5, 7);
         }
     }
-    END(0, row, 0);
-    END(2, second, 0);
-    if (w->both) {
-        END(1, row, 1);
-        END(3, second, 1);
-    }
+    END_ROW_TILE(0, 1, row);
+    END_ROW_TILE(2, 3, second);
 }
 
 /* One register is left for a: its tiles are loaded once for each group. */
 AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
 {
     const int second = row + AMX_TILE_ROWS, third = second + AMX_TILE_ROWS;
-    BEGIN(0, row, 0);
-    BEGIN(2, second, 0);
-    BEGIN(4, third, 0);
-    if (w->both) {
-        BEGIN(1, row, 1);
-        BEGIN(3, second, 1);
-        BEGIN(5, third, 1);
-    }
+    BEGIN_ROW_TILE(0, 1, row);
+    BEGIN_ROW_TILE(2, 3, second);
+    BEGIN_ROW_TILE(4, 5, third);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w, is_run);
         LOAD_A(6, row);
@@ -182,14 +168,9 @@ AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
             MULTIPLY(1, 6, 7);
         }
     }
-    END(0, row, 0);
-    END(2, second, 0);
-    END(4, third, 0);
-    if (w->both) {
-        END(1, row, 1);
-        END(3, second, 1);
-        END(5, third, 1);
-    }
+    END_ROW_TILE(0, 1, row);
+    END_ROW_TILE(2, 3, second);
+    END_ROW_TILE(4, 5, third);
 }
 
 AMX_INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
@@ -242,8 +223,8 @@ AMX static void multiply_single(const struct tile_product *p)
 
 AMX void AMX_PRODUCT(const struct tile_product *product)
 {
-    struct amx_config config;
-    make_config(&config, product->laid_out ? AMX_TILE_ROWS : product->n_rows);
+    const struct amx_config config =
+        amx_config_of(FIRST_B_TILE, product->laid_out ? AMX_TILE_ROWS : product->n_rows);
     CONFIGURE(&config);
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);

@@ -66,13 +66,16 @@ struct block {
 /* two_rows and two_groups are constants. */
 AMX_INLINE void multiply_block(const struct block *x, const int two_rows, const int two_groups)
 {
-    BEGIN(0, 0, 0);
-    if (two_groups)
-        BEGIN(1, 0, 1);
-    if (two_rows)
-        BEGIN(2, 1, 0);
-    if (two_rows && two_groups)
-        BEGIN(3, 1, 1);
+#define EACH_SUM(OPERATION)                                                                        \
+    do {                                                                                           \
+        OPERATION(0, 0, 0);                                                                        \
+        if (two_groups)                                                                            \
+            OPERATION(1, 0, 1);                                                                    \
+        if (two_rows)                                                                              \
+            OPERATION(2, 1, 0);                                                                    \
+        if (two_rows && two_groups)                                                                \
+            OPERATION(3, 1, 1);                                                                    \
+    } while (0)
 #define MULTIPLY_ALL()                                                                             \
     do {                                                                                           \
         MULTIPLY(0, 4, 6);                                                                         \
@@ -83,6 +86,7 @@ AMX_INLINE void multiply_block(const struct block *x, const int two_rows, const 
         if (two_rows && two_groups)                                                                \
             MULTIPLY(3, 5, 7);                                                                     \
     } while (0)
+    EACH_SUM(BEGIN);
     for (int step = 0; step < x->n_steps; step++) {
         LOAD_A(4, low, 0);
         if (two_rows)
@@ -100,22 +104,12 @@ AMX_INLINE void multiply_block(const struct block *x, const int two_rows, const 
             LOAD_B(7, 1, 1);
         MULTIPLY_ALL();
     }
-    END(0, 0, 0);
-    if (two_groups)
-        END(1, 0, 1);
-    if (two_rows)
-        END(2, 1, 0);
-    if (two_rows && two_groups)
-        END(3, 1, 1);
+    EACH_SUM(END);
 }
 
 AMX void tile_bf16x2_begin(void)
 {
-    struct amx_config config = {.palette = 1};
-    for (int tile = 0; tile < AMX_TILES; tile++) {
-        config.rows[tile] = AMX_TILE_ROWS;
-        config.row_bytes[tile] = AMX_ROW_BYTES;
-    }
+    const struct amx_config config = amx_config_of(0, 0);
     CONFIGURE(&config);
 }
 
