@@ -11,9 +11,10 @@
 
 enum {
     PROMPT_TOKENS = 256, /* room for the prompt of such a picture */
-    REQUESTS_MIN = 4,
-    MACHINE_REQUESTS = 2, /* of a micro-batch: more make a step on the CPU longer, not cheaper */
-    DEVICE_REQUESTS = 32, /* of a micro-batch: rows that a device computes while it reads weights */
+    /* Of a micro-batch: two rows each. The CPU computes some 8 rows (AVX2) to 32 (AMX) in the time
+     * in which it reads the weights; a device more. */
+    MACHINE_REQUESTS = 8,
+    DEVICE_REQUESTS = 32,
     DEVICE_MARGIN =
         32, /* this part of it stays free: for NCCL, the driver, what lies between blocks */
     BLOCKS_MAX = 1 << 22, /* below PLAN_KV_BLOCKS_MAX */
@@ -46,8 +47,6 @@ static int64_t wanted_blocks(const struct kv_size_question *question)
     for (int i = 0; i < question->n_all; i++)
         has_device |= question->stages[i].is_device;
     int n_requests = (has_device ? DEVICE_REQUESTS : MACHINE_REQUESTS) * (question->n_stages + 1);
-    if (n_requests < REQUESTS_MIN)
-        n_requests = REQUESTS_MIN;
     int64_t wanted = (int64_t)n_requests * picture_blocks(question);
     int64_t whole = kv_size_blocks(question->config->max_positions, 1);
     if (wanted < whole)

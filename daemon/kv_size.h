@@ -41,8 +41,8 @@ int kv_size_blocks(int n_positions, int guided);
 
 /*
  * On devices room for 32 (n_stages + 1) guided pictures of the largest trained size in what is left
- * beside the stages, but for a 32nd part of the device; on the machine for max(4, 2 (n_stages + 1))
- * in at most three quarters of it. At least for one request of all positions, where that fits. All
+ * beside the stages, but for a 32nd part of the device; on the machine for 8 (n_stages + 1) in at
+ * most three quarters of it. At least for one request of all positions, where that fits. All
  * stages get the number that fits into the smallest room.
  *
  * STATUS_NOMEM: not one guided picture of the largest trained size fits; the text says where.

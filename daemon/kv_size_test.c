@@ -65,14 +65,17 @@ static void test_enough_memory(void **state)
     struct kv_size_stage stages[2];
     (void)state;
     struct kv_size_question q = question(stages, 2, false, 900 * GB);
-    assert_int_equal(choose(&q), 6 * PICTURE_BLOCKS); /* 2 (2 + 1) */
+    assert_int_equal(choose(&q), 24 * PICTURE_BLOCKS); /* 8 (2 + 1) */
     q = question(stages, 2, true, 900 * GB);
     assert_int_equal(choose(&q), 96 * PICTURE_BLOCKS); /* 32 (2 + 1) */
     q = question(stages, 1, false, 900 * GB);
-    assert_int_equal(choose(&q), 4 * PICTURE_BLOCKS);
+    assert_int_equal(choose(&q), 16 * PICTURE_BLOCKS);
     stages[0].total_bytes = stages[0].free_bytes = 0; /* not told */
+    struct model_config long_text = seven_b;
+    long_text.max_positions = 8192;
+    q.config = &long_text;
     q.target_size = 64; /* small pictures: still one request of all positions */
-    assert_int_equal(choose(&q), 2 * (4096 / 64 + 1));
+    assert_int_equal(choose(&q), 2 * (8192 / 64 + 1));
 }
 
 static void test_little_memory(void **state)

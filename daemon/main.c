@@ -63,7 +63,7 @@ static const struct option table[] = {
      .help = "of each worker [its share of the cores]"},
     {"kv-blocks", "N", OPTION_INT, SETTING(kv_blocks), .max = 1 << 22,
      .help = "blocks of 64 positions in each stage [on devices what they have left, for up to 32 "
-             "(stages + 1) of the largest pictures; else max(4, 2 (stages + 1)) of them]"},
+             "(stages + 1) of the largest pictures; else 8 (stages + 1) of them]"},
     {"picture-max", "WxH", OPTION_SIZE, SETTING(picture_max),
      .help = "largest picture, by its number of pixels; a device keeps the memory for one [what "
              "the model's positions allow, at most 2048x2048]"},
