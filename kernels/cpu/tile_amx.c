@@ -1,5 +1,5 @@
 /*
- * tile_amx.c - the tile product with AMX: tiles of 16 rows by 16 pairs times 16 pairs by 16
+ * tile_amx.c - the tile product with AMX: tiles of up to 16 rows by 16 pairs times 16 pairs by 16
  * columns.
  *
  * All row counts take this code, since TDPBF16PS sums the two halves of its 16 pairs apart before
@@ -37,11 +37,33 @@ enum {
 };
 
 /* Results of row tile i and group g are in tile 2 i + g, a of one or two row tiles in 4 and 5, b in
- * 6 and 7. With three row tiles, which are whole ones, 6 is left for a. */
+ * 6 and 7. With three row tiles 6 is left for a. */
 enum { FIRST_B_TILE = 6 };
+
+/* How the rows of a product are cut: as evenly as may be, for a tile of fewer rows is loaded and
+ * multiplied sooner. Where some passes take two row tiles and others three, tile 6 is now b, now a,
+ * and all tiles are whole ones. */
+struct cut {
+    int n_tiles, n_passes;
+    int height; /* rows of a tile; the last may have fewer that count */
+    int first_b_tile;
+};
+
+static struct cut cut_rows(int n_rows)
+{
+    struct cut cut = {.height = AMX_TILE_ROWS, .first_b_tile = FIRST_B_TILE};
+    cut.n_tiles = (n_rows + AMX_TILE_ROWS - 1) / AMX_TILE_ROWS;
+    cut.n_passes = (cut.n_tiles + TILES_TOGETHER - 1) / TILES_TOGETHER;
+    if (cut.n_tiles % cut.n_passes == 0) {
+        cut.height = (n_rows + cut.n_tiles - 1) / cut.n_tiles;
+        cut.first_b_tile += cut.n_tiles / cut.n_passes == TILES_TOGETHER;
+    }
+    return cut;
+}
 
 struct walk {
     const struct tile_product *p;
+    const struct cut *cut;
     size_t acc_stride, a_stride, b_stride; /* bytes */
     int group, both;                       /* the first of two groups, or one alone */
     int first_pair, end_pair;              /* of the run */
@@ -123,7 +145,7 @@ AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
 
 AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 {
-    const int second = row + AMX_TILE_ROWS;
+    const int second = row + w->cut->height;
     BEGIN_ROW_TILE(0, 1, row);
     BEGIN_ROW_TILE(2, 3, second);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
@@ -146,7 +168,7 @@ AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 /* One register is left for a: its tiles are loaded once for each group. */
 AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
 {
-    const int second = row + AMX_TILE_ROWS, third = second + AMX_TILE_ROWS;
+    const int second = row + w->cut->height, third = second + w->cut->height;
     BEGIN_ROW_TILE(0, 1, row);
     BEGIN_ROW_TILE(2, 3, second);
     BEGIN_ROW_TILE(4, 5, third);
@@ -184,8 +206,9 @@ AMX_INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
 }
 
 /* All row tiles by one or two groups, some in each pass. */
-AMX static void multiply_groups(struct walk *w, int n_tiles, int n_passes)
+AMX static void multiply_groups(struct walk *w)
 {
+    const int n_tiles = w->cut->n_tiles, n_passes = w->cut->n_passes;
     const struct tile_product *p = w->p;
     w->b_stride = p->pair_stride * sizeof(bf16);
     w->n_lines = ((1 + w->both) * TILE_PAIRS + n_passes - 1) / n_passes;
@@ -204,31 +227,29 @@ AMX static void multiply_groups(struct walk *w, int n_tiles, int n_passes)
             (const char *)b_at(w, 0, w->first_pair) + RUN_PAIRS * LINE_BYTES; /* its middle */
         for (int pass = 0; pass < n_passes; pass++) {
             int first = n_tiles * pass / n_passes, end = n_tiles * (pass + 1) / n_passes;
-            row_tiles(w, first * AMX_TILE_ROWS, end - first, 1);
+            row_tiles(w, first * w->cut->height, end - first, 1);
         }
     }
 }
 
-AMX static void multiply_single(const struct tile_product *p)
+AMX static void multiply_single(const struct tile_product *p, const struct cut *cut)
 {
-    struct walk w = {.p = p, .acc_stride = p->ld_acc * sizeof(float)};
+    struct walk w = {.p = p, .cut = cut, .acc_stride = p->ld_acc * sizeof(float)};
     w.a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16);
-    const int n_tiles = (p->n_rows + AMX_TILE_ROWS - 1) / AMX_TILE_ROWS,
-              n_passes = (n_tiles + TILES_TOGETHER - 1) / TILES_TOGETHER;
     for (w.group = 0; w.group < p->n_groups; w.group += 2) {
         w.both = w.group + 1 < p->n_groups;
-        multiply_groups(&w, n_tiles, n_passes);
+        multiply_groups(&w);
     }
 }
 
 AMX void AMX_PRODUCT(const struct tile_product *product)
 {
-    const struct amx_config config =
-        amx_config_of(FIRST_B_TILE, product->laid_out ? AMX_TILE_ROWS : product->n_rows);
+    const struct cut cut = cut_rows(product->n_rows);
+    const struct amx_config config = amx_config_of(cut.first_b_tile, cut.height);
     CONFIGURE(&config);
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);
-        multiply_single(&p);
+        multiply_single(&p, &cut);
     }
     RELEASE();
 }
