@@ -3,11 +3,12 @@
 The bound is 1.1 times the bytes of the stage's units in bf16, plus its KV pool, plus CONSTANT_BYTES for the program, its libraries
 and the rows of small steps (12 MB were seen; worker/README.md promises 64 MiB, for every size of model and step).
 """
+import re
 import tempfile
 import unittest
 
 from daemon_process import Daemon
-from harness import mgpt
+from harness import mgpt, run
 
 CONSTANT_BYTES = 24 << 20
 HIDDEN, INTER, LAYERS, VOCAB, HEADS = 1024, 2816, 8, 16384, 8
@@ -49,6 +50,18 @@ class MemoryTest(unittest.TestCase):
                     self.assertLessEqual(max(sizes), 1.1 * (weights / stages + LAYER_BYTES + TABLE_BYTES) + LAYERS * LAYER_KV_BYTES / stages
                                          + LAYER_KV_BYTES + CONSTANT_BYTES)
                     daemon.picture(prompt="x", size="64x64", seed=1)
+
+    def test_a_command_takes_blocks_for_its_own_pictures(self):
+        """The daemon's default here is 16 pictures of 768x768: more than 1,000 blocks."""
+        blocks = []
+        for count in (1, 3):
+            done = run("mgpt", "generate", "x", "--size", "64x64", "-n", count, "--seed", 1, "--local", self.folder.name,
+                       "-o", f"{self.folder.name}/x.png", env={"MGPT_LOG": "info"})
+            self.assertEqual(done.returncode, 0, done.stderr)
+            blocks.append(int(re.search(rb"kv_bytes=(\d+)", done.stderr)[1]) * KV_BLOCKS // (LAYERS * LAYER_KV_BYTES))
+        print(f"1 and 3 pictures of 64x64: {blocks} blocks")
+        self.assertLessEqual(blocks[0], 8)
+        self.assertEqual(blocks[1] - 2, 3 * (blocks[0] - 2))
 
 
 if __name__ == "__main__":

@@ -238,7 +238,7 @@ static int start(struct bench *bench, int argc, char **argv)
         ROW_VQ,
         ROW_DEVICE,
         ROW_THREADS,
-        ROW_KV_BLOCKS,
+        ROW_KV_BLOCKS("with --local: as mgptd takes"),
         {0}};
     static const struct option_set set = {
         .program = "mgpt bench",

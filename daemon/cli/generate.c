@@ -13,7 +13,9 @@
 #include "daemon/cli/session.h"
 #include "daemon/cli/settings.h"
 #include "daemon/image_job.h"
+#include "daemon/kv_size.h"
 #include "model/picture_file.h"
+#include "model/unirep.h"
 
 enum { LOOK_MS = 200, PATH_BYTES = 4096, COUNT_MAX = 1 << 24 /* tokens of a picture */ };
 
@@ -197,21 +199,30 @@ static enum status follow_job(struct generation *generation, struct image_job *j
     return STATUS_OK;
 }
 
+/* For these pictures alone. A prompt that is none is refused when they start, with the reason. */
+static int needed_blocks(const struct served_model *model, const struct image_request *request)
+{
+    struct ids prompt = {0};
+    struct error unused;
+    served_model_text_to_image(model, request->prompt, request->prompt_bytes, request->size,
+                               &prompt, &unused);
+    int64_t positions = (int64_t)prompt.n + unirep_length(request->size);
+    if (positions > model->config.max_positions)
+        positions = model->config.max_positions;
+    ids_fini(&prompt);
+    return request->n * kv_size_blocks((int)positions, 1) + 2;
+}
+
 static enum status start_local(struct session *session, const struct settings *settings,
-                               struct error *err)
+                               const struct image_request *request, struct error *err)
 {
     struct engine_options options;
-    enum status st = served_model_open(&session->model, settings->local, SERVED_ALL, err);
-    if (st != STATUS_OK)
-        return st;
-    const struct mgpt_settings *defaults = &session->model->settings;
-    bool is_given = settings->size.width > 0;
     settings_engine(&options, settings, session->model);
     options.n_pipelines = 1;
     options.codec = true;
-    options.picture_pixels =
-        session_pixels(is_given ? settings->size.width : defaults->default_width,
-                       is_given ? settings->size.height : defaults->default_height);
+    options.picture_pixels = session_pixels(request->size.width, request->size.height);
+    if (options.kv_blocks == 0)
+        options.kv_blocks = needed_blocks(session->model, request);
     return session_start(session, &options, err);
 }
 
@@ -226,10 +237,13 @@ static enum status run_local(struct generation *generation, struct session *sess
     json_decref(body);
     if (!text)
         return error_set(err, STATUS_NOMEM, "cannot allocate a request");
-    enum status st = start_local(session, generation->settings, err);
+    const struct settings *settings = generation->settings;
+    enum status st = served_model_open(&session->model, settings->local, SERVED_ALL, err);
     if (st == STATUS_OK)
         st = image_request_parse(&request, text, strlen(text), &session->model->settings,
                                  session->model->name, &refusal, err);
+    if (st == STATUS_OK)
+        st = start_local(session, settings, &request, err);
     if (st == STATUS_OK)
         st = image_job_start(&job, session->engine, session->model, &request, &refusal, err);
     if (st == STATUS_OK)
@@ -268,7 +282,7 @@ int command_generate(int argc, char **argv)
         ROW_VQ,
         ROW_DEVICE,
         ROW_THREADS,
-        ROW_KV_BLOCKS,
+        ROW_KV_BLOCKS("what the request needs"),
         {0}};
     static const struct option_set set = {
         .program = "mgpt generate",

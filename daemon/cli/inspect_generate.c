@@ -256,7 +256,7 @@ int command_inspect_generate(int argc, char **argv)
         ROW_TARGET,
         ROW_VQ,
         ROW_CHUNK,
-        ROW_KV_BLOCKS,
+        ROW_KV_BLOCKS("what the request needs"),
         ROW_DEVICE,
         ROW_LINK,
         ROW_THREADS,

@@ -132,7 +132,7 @@ int command_inspect_logits(int argc, char **argv)
         ROW_COMPUTE,
         ROWS_STAGES,
         ROW_CHUNK,
-        ROW_KV_BLOCKS,
+        ROW_KV_BLOCKS("what the request needs"),
         ROW_DEVICE,
         ROW_LINK,
         ROW_THREADS,

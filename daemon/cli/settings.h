@@ -80,11 +80,10 @@ struct settings {
             .help = "the stages by hand, as in 0-8,9-17 or, with half a layer, 0-8a,8f-17 [even "  \
                     "in time]"                                                                     \
     }
-#define ROW_KV_BLOCKS                                                                              \
+#define ROW_KV_BLOCKS(default_text)                                                                \
     {                                                                                              \
         "kv-blocks", "N", OPTION_INT, SETTING(kv_blocks),                                          \
-            .max = 1 << 22,                                                                        \
-            .help = "blocks of 64 positions in each stage [what the request needs]"                \
+            .max = 1 << 22, .help = "blocks of 64 positions in each stage [" default_text "]"      \
     }
 #define ROW_CHUNK                                                                                  \
     {                                                                                              \
