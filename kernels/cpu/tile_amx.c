@@ -43,15 +43,15 @@ enum { FIRST_B_TILE = 6 };
 /* How the rows of a product are cut: as evenly as may be, for a tile of fewer rows is loaded and
  * multiplied sooner. Where some passes take two row tiles and others three, tile 6 is now b, now a,
  * and all tiles are whole ones. */
-struct cut {
+struct row_cut {
     int n_tiles, n_passes;
     int height; /* rows of a tile; the last may have fewer that count */
     int first_b_tile;
 };
 
-static struct cut cut_rows(int n_rows)
+static struct row_cut cut_rows(int n_rows)
 {
-    struct cut cut = {.height = AMX_TILE_ROWS, .first_b_tile = FIRST_B_TILE};
+    struct row_cut cut = {.height = AMX_TILE_ROWS, .first_b_tile = FIRST_B_TILE};
     cut.n_tiles = (n_rows + AMX_TILE_ROWS - 1) / AMX_TILE_ROWS;
     cut.n_passes = (cut.n_tiles + TILES_TOGETHER - 1) / TILES_TOGETHER;
     if (cut.n_tiles % cut.n_passes == 0) {
@@ -63,7 +63,7 @@ static struct cut cut_rows(int n_rows)
 
 struct walk {
     const struct tile_product *p;
-    const struct cut *cut;
+    const struct row_cut *cut;
     size_t acc_stride, a_stride, b_stride; /* bytes */
     int group, both;                       /* the first of two groups, or one alone */
     int first_pair, end_pair;              /* of the run */
@@ -232,7 +232,7 @@ AMX static void multiply_groups(struct walk *w)
     }
 }
 
-AMX static void multiply_single(const struct tile_product *p, const struct cut *cut)
+AMX static void multiply_single(const struct tile_product *p, const struct row_cut *cut)
 {
     struct walk w = {.p = p, .cut = cut, .acc_stride = p->ld_acc * sizeof(float)};
     w.a_stride = p->laid_out ? AMX_ROW_BYTES : p->ld_a * sizeof(bf16);
@@ -244,7 +244,7 @@ AMX static void multiply_single(const struct tile_product *p, const struct cut *
 
 AMX void AMX_PRODUCT(const struct tile_product *product)
 {
-    const struct cut cut = cut_rows(product->n_rows);
+    const struct row_cut cut = cut_rows(product->n_rows);
     const struct amx_config config = amx_config_of(cut.first_b_tile, cut.height);
     CONFIGURE(&config);
     for (int i = 0; i < product->n_products; i++) {
