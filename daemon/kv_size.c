@@ -32,13 +32,17 @@ int kv_size_blocks(int n_positions, int guided)
     return (n_positions / PLAN_BLOCK_TOKENS + 1) * (guided ? 2 : 1);
 }
 
+int kv_size_guided_blocks(const struct model_config *config, int64_t n_positions)
+{
+    bool fits = n_positions < config->max_positions;
+    return kv_size_blocks(fits ? (int)n_positions : config->max_positions, 1);
+}
+
 /* Of a guided picture of the largest trained size. */
 static int picture_blocks(const struct kv_size_question *question)
 {
     struct picture_size size = {question->target_size, question->target_size};
-    int64_t positions = unirep_length(size) + PROMPT_TOKENS;
-    int max_positions = question->config->max_positions;
-    return kv_size_blocks(positions < max_positions ? (int)positions : max_positions, 1);
+    return kv_size_guided_blocks(question->config, unirep_length(size) + PROMPT_TOKENS);
 }
 
 static int64_t wanted_blocks(const struct kv_size_question *question)

@@ -39,6 +39,9 @@ int64_t kv_size_block_bytes(const struct model_config *config, int item_bytes);
 /* Blocks one request takes at most: guided requests are two sequences. */
 int kv_size_blocks(int n_positions, int guided);
 
+/* The same of a guided one, of no more positions than the model has. */
+int kv_size_guided_blocks(const struct model_config *config, int64_t n_positions);
+
 /*
  * On devices room for 32 (n_stages + 1) guided pictures of the largest trained size in what is left
  * beside the stages, but for a 32nd part of the device; on the machine for 8 (n_stages + 1) in at

@@ -206,11 +206,9 @@ static int needed_blocks(const struct served_model *model, const struct image_re
     struct error unused;
     served_model_text_to_image(model, request->prompt, request->prompt_bytes, request->size,
                                &prompt, &unused);
-    int64_t positions = (int64_t)prompt.n + unirep_length(request->size);
-    if (positions > model->config.max_positions)
-        positions = model->config.max_positions;
+    int64_t n_positions = (int64_t)prompt.n + unirep_length(request->size);
     ids_fini(&prompt);
-    return request->n * kv_size_blocks((int)positions, 1) + 2;
+    return request->n * kv_size_guided_blocks(&model->config, n_positions) + 2;
 }
 
 static enum status start_local(struct session *session, const struct settings *settings,

@@ -71,12 +71,9 @@ static enum status start_stages(struct session *session, const struct settings *
     options.n_pipelines = 1;
     options.codec = settings->out != NULL;
     options.picture_pixels = session_pixels(settings->size.width, settings->size.height);
-    if (options.kv_blocks == 0) {
-        int64_t positions = (int64_t)prompt->n + n_new;
-        if (positions > session->model->config.max_positions)
-            positions = session->model->config.max_positions;
-        options.kv_blocks = kv_size_blocks((int)positions, 1) + 2;
-    }
+    if (options.kv_blocks == 0)
+        options.kv_blocks =
+            kv_size_guided_blocks(&session->model->config, (int64_t)prompt->n + n_new) + 2;
     end_engine(session);
     return session_start(session, &options, err);
 }

@@ -112,24 +112,19 @@ static inline const bf16 *b_at(const struct walk *w, int group, int pair)
             ZERO(tile);                                                                            \
     } while (0)
 #define END(tile, row, group) STORE(tile, acc_at(w, row, group), w->acc_stride)
-#define BEGIN_ROW_TILE(left, right, row)                                                           \
+/* BEGIN or END for the sums of a row tile. */
+#define EACH_GROUP(OPERATION, left, right, row)                                                    \
     do {                                                                                           \
-        BEGIN(left, row, 0);                                                                       \
+        OPERATION(left, row, 0);                                                                   \
         if (w->both)                                                                               \
-            BEGIN(right, row, 1);                                                                  \
-    } while (0)
-#define END_ROW_TILE(left, right, row)                                                             \
-    do {                                                                                           \
-        END(left, row, 0);                                                                         \
-        if (w->both)                                                                               \
-            END(right, row, 1);                                                                    \
+            OPERATION(right, row, 1);                                                              \
     } while (0)
 #define LOAD_A(tile, row)   LOAD(tile, a_at(w, row, pair), w->a_stride)
 #define LOAD_B(tile, group) LOAD(tile, b_at(w, group, pair), w->b_stride)
 
 AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
 {
-    BEGIN_ROW_TILE(0, 1, row);
+    EACH_GROUP(BEGIN, 0, 1, row);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w, is_run);
         LOAD_A(4, row);
@@ -140,14 +135,14 @@ AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
             MULTIPLY(1, 4, 7);
         }
     }
-    END_ROW_TILE(0, 1, row);
+    EACH_GROUP(END, 0, 1, row);
 }
 
 AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 {
     const int second = row + w->cut->height;
-    BEGIN_ROW_TILE(0, 1, row);
-    BEGIN_ROW_TILE(2, 3, second);
+    EACH_GROUP(BEGIN, 0, 1, row);
+    EACH_GROUP(BEGIN, 2, 3, second);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w, is_run);
         LOAD_A(4, row);
@@ -161,17 +156,17 @@ AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
             MULTIPLY(3, 5, 7);
         }
     }
-    END_ROW_TILE(0, 1, row);
-    END_ROW_TILE(2, 3, second);
+    EACH_GROUP(END, 0, 1, row);
+    EACH_GROUP(END, 2, 3, second);
 }
 
 /* One register is left for a: its tiles are loaded once for each group. */
 AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
 {
     const int second = row + w->cut->height, third = second + w->cut->height;
-    BEGIN_ROW_TILE(0, 1, row);
-    BEGIN_ROW_TILE(2, 3, second);
-    BEGIN_ROW_TILE(4, 5, third);
+    EACH_GROUP(BEGIN, 0, 1, row);
+    EACH_GROUP(BEGIN, 2, 3, second);
+    EACH_GROUP(BEGIN, 4, 5, third);
     for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
         fetch(w, is_run);
         LOAD_A(6, row);
@@ -190,9 +185,9 @@ AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
             MULTIPLY(1, 6, 7);
         }
     }
-    END_ROW_TILE(0, 1, row);
-    END_ROW_TILE(2, 3, second);
-    END_ROW_TILE(4, 5, third);
+    EACH_GROUP(END, 0, 1, row);
+    EACH_GROUP(END, 2, 3, second);
+    EACH_GROUP(END, 4, 5, third);
 }
 
 AMX_INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
