@@ -231,6 +231,7 @@ struct engine_stats {
     int item_bytes;                /* of a weight: 2 for bf16, 4 for f32 */
     uint64_t prompt_tokens, generation_tokens, image_tokens; /* sums */
     uint64_t n_succeeded, n_failed, n_canceled, n_refused, n_preempted;
+    uint64_t prefix_queries, prefix_hits; /* tokens of prompts begun; of these, taken over */
     uint64_t n_plans, n_plan_rows, n_worker_restarts, codec_busy_ns;
     struct engine_codec_stats codec;
     double backlog_s; /* until all that is open now is done, of the pipeline that ends first; below

@@ -198,6 +198,8 @@ static void fill_figures(struct engine *engine, struct engine_stats *out, int64_
         out->kv_blocks_used += figures.kv_blocks_used;
         out->n_plans += figures.plans;
         out->n_plan_rows += figures.rows_computed;
+        out->prefix_queries += figures.prefix_queries;
+        out->prefix_hits += figures.prefix_hits;
         out->n_preempted += figures.preempted;
         out->busy_share += figures.busy_share / engine->n_pipelines;
         out->useful_ns += (uint64_t)figures.useful_ns;

@@ -96,6 +96,11 @@ static void memory(const struct page *page, const struct engine_stats *stats)
     fprintf(page->out,
             "mgpt:cache_config_info{model_name=\"%s\",block_size=\"%d\",num_gpu_blocks=\"%d\"} 1\n",
             page->model, PLAN_BLOCK_TOKENS, stats->kv_blocks);
+    counter(page, "prefix_cache_queries_total", "Tokens of prompts that began to be fed.",
+            (double)stats->prefix_queries);
+    counter(page, "prefix_cache_hits_total",
+            "Of these, tokens whose keys and values a running request had.",
+            (double)stats->prefix_hits);
     gauge(page, "codec_weight_bytes", "Weights of the picture worker.",
           (double)stats->codec.weight_bytes);
     gauge(page, "codec_work_bytes",

@@ -66,6 +66,12 @@ static inline void fake_vocabulary_init(struct fake_vocabulary *f)
                                         .id_to_size = f->id_to_size};
 }
 
+static inline uint64_t fake_mix(uint64_t hash, uint64_t value)
+{
+    hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
+    return hash ^ (hash >> 29);
+}
+
 /* Fills prompt[n_text + 4]: start of the conversation, n_text ids, then start, height and width.
  * Returns the length. */
 static inline int fake_picture_prompt(int32_t *prompt, int n_text, int width, int height,
@@ -74,7 +80,7 @@ static inline int fake_picture_prompt(int32_t *prompt, int n_text, int width, in
     int n = 0;
     prompt[n++] = FAKE_BOS;
     for (int i = 0; i < n_text; i++)
-        prompt[n++] = 3 + (int32_t)((salt * 7u + (uint32_t)i * 5u) % (FAKE_TEXTS - 3));
+        prompt[n++] = 3 + (int32_t)(fake_mix(fake_mix(7, salt), (uint64_t)i) % (FAKE_TEXTS - 3));
     prompt[n++] = FAKE_IMAGE_START;
     prompt[n++] = FAKE_SIZE_BASE + height / 32;
     prompt[n++] = FAKE_SIZE_BASE + width / 32;
@@ -165,12 +171,24 @@ static inline struct fake_sequence *fake_add(struct fake_stages *f, uint64_t id)
     return q;
 }
 
+/* Blocks of its own for the positions that have none. */
+static inline void fake_grow(struct fake_stages *f, struct fake_sequence *q)
+{
+    while (q->n_blocks * PLAN_BLOCK_TOKENS < q->n) {
+        q->blocks[q->n_blocks] = malloc(sizeof(struct fake_block));
+        q->blocks[q->n_blocks++]->readers = 1;
+        f->blocks_used++;
+    }
+    CHECK(f->blocks_used <= f->blocks_total);
+    if (f->blocks_used > f->blocks_peak)
+        f->blocks_peak = f->blocks_used;
+}
+
 static inline void fake_fork(struct fake_stages *f, const struct plan_fork *fork)
 {
     struct fake_sequence *from = fake_find(f, fork->from);
     CHECK(from != NULL);
-    CHECK(fork->n_positions % PLAN_BLOCK_TOKENS == 0);
-    CHECK(fork->n_positions <= from->n);
+    CHECK(fork->n_positions > 0 && fork->n_positions <= from->n);
     CHECK(!fake_find(f, fork->to));
     size_t at = (size_t)(from - f->sequences);
     struct fake_sequence *to = fake_add(f, fork->to);
@@ -182,6 +200,7 @@ static inline void fake_fork(struct fake_stages *f, const struct plan_fork *fork
         to->blocks[i] = from->blocks[i];
         to->blocks[i]->readers++;
     }
+    fake_grow(f, to);
     f->n_shared += fork->n_positions;
 }
 
@@ -195,20 +214,7 @@ static inline void fake_feed(struct fake_stages *f, const struct plan_row *row)
     CHECK(row->start + row->n_tokens <= f->max_positions);
     memcpy(q->tokens + q->n, row->tokens, (size_t)row->n_tokens * sizeof(q->tokens[0]));
     q->n += row->n_tokens;
-    while (q->n_blocks * PLAN_BLOCK_TOKENS < q->n) {
-        q->blocks[q->n_blocks] = malloc(sizeof(struct fake_block));
-        q->blocks[q->n_blocks++]->readers = 1;
-        f->blocks_used++;
-    }
-    CHECK(f->blocks_used <= f->blocks_total);
-    if (f->blocks_used > f->blocks_peak)
-        f->blocks_peak = f->blocks_used;
-}
-
-static inline uint64_t fake_mix(uint64_t hash, uint64_t value)
-{
-    hash = (hash ^ value) * 0x9E3779B97F4A7C15u;
-    return hash ^ (hash >> 29);
+    fake_grow(f, q);
 }
 
 /* Of all tokens a sequence holds up to the output: what attention sees. */

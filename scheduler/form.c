@@ -18,7 +18,8 @@ enum {
     PREFILL_ALONE_MOST = 256,
     PREFILL_LEAST = 8, /* and at least so many when others do: a prompt must come to its end */
     PREFILL_MOST = 2048,
-    SHARE_LEAST = 2 * PLAN_BLOCK_TOKENS /* a shorter common prefix is not worth waiting for */
+    COPY_LEAST = 8, /* positions in a copy of a block: fewer are computed as soon */
+    WAIT_LEAST = 16 /* positions that come by waiting for another's prompt */
 };
 
 static bool is_decode(const struct request *r)
@@ -113,6 +114,13 @@ static bool has_room(const struct scheduler *s, const struct step *step, const s
     return step->n_listed + listed <= s->listed_max;
 }
 
+/* A prompt begins, with so many positions taken over from another request. */
+static void count_prompt(struct scheduler *s, const struct request *r, int n_shared)
+{
+    s->figures.prefix_queries += (uint64_t)r->n_prompt;
+    s->figures.prefix_hits += (uint64_t)n_shared;
+}
+
 /* Rows of n and m tokens of the two sequences, drawing or not. Everything was checked. */
 static void add_rows(struct scheduler *s, struct step *step, struct request *r, int n, int m,
                      bool draws)
@@ -122,6 +130,8 @@ static void add_rows(struct scheduler *s, struct step *step, struct request *r, 
     *entry = (struct plan_entry){.request = r, .row = plan->n_rows, .draws = draws};
     step->samplings[plan->n_samplings++] = r->sampling;
     bool pair = draws && r->has_unconditional;
+    if (r->conditional.id == 0)
+        count_prompt(s, r, 0);
     if (n > 0) {
         struct plan_row *row =
             add_row(s, step, r, &r->conditional, n, pair ? PLAN_CONDITIONAL : PLAN_PLAIN);
@@ -191,50 +201,57 @@ static int common_prefix(const struct request *a, const struct request *b)
     return n;
 }
 
-/* The running request that holds, or will hold, the longest prefix of r's prompt in full blocks. */
-static struct request *find_elder(const struct scheduler *s, const struct request *r, int *n_shared)
-{
-    struct request *elder = NULL;
-    *n_shared = 0;
-    for (int i = 0; i < s->n_running; i++) {
-        struct request *other = s->running[i];
-        if (other == r || other->prompt_hash != r->prompt_hash || other->conditional.id == 0)
-            continue;
-        int n = common_prefix(other, r);
-        if (n > r->n_tokens - 1)
-            n = r->n_tokens - 1; /* the last token is always fed: its output is wanted */
-        n -= n % PLAN_BLOCK_TOKENS;
-        if (n > *n_shared) {
-            *n_shared = n;
-            elder = other;
-        }
-    }
-    return elder;
-}
-
 /* Whether the elder's rows keep coming. One that is held up must not hold others up: it may be
  * waiting for them. */
 static bool is_moving(const struct scheduler *s, const struct request *elder)
 {
-    return s->n_in_flight > 0 && elder->planned + 2 * (uint64_t)(s->n_slots + 1) >= s->next_number;
+    bool goes_with_this_plan = elder->planned == s->next_number;
+    return goes_with_this_plan ||
+           (s->n_in_flight > 0 &&
+            elder->planned + 2 * (uint64_t)(s->n_slots + 1) >= s->next_number);
 }
 
-/* A request that starts takes over the blocks of an equal prompt that is in the stages already.
- * While the elder's prompt is still on its way, it waits: computing the same twice would take
- * longer. Returns false for that. */
+/* Running requests whose prompts begin as another's does. */
+struct elders {
+    struct request *holder; /* holds the longest common prefix, NULL: nobody holds any */
+    int n_held;             /* positions of it */
+    int n_coming;           /* of the longest that is in the stages or on its way */
+};
+
+static struct elders find_elders(const struct scheduler *s, const struct request *r)
+{
+    struct elders elders = {.holder = NULL};
+    for (int i = 0; i < s->n_running; i++) {
+        struct request *other = s->running[i];
+        if (other == r || other->conditional.id == 0)
+            continue;
+        int n = common_prefix(other, r);
+        if (n > r->n_tokens - 1)
+            n = r->n_tokens - 1; /* the last token is always fed: its output is wanted */
+        int held = n < other->conditional.n_held ? n : other->conditional.n_held;
+        if (held > elders.n_held) {
+            elders.n_held = held;
+            elders.holder = other;
+        }
+        if (n > elders.n_coming && (held == n || is_moving(s, other)))
+            elders.n_coming = n;
+    }
+    return elders;
+}
+
+/* A request that starts takes over the beginning of its prompt from one that is in the stages
+ * already: full blocks are shared, of the last one it gets a copy. While more of it is on its way
+ * it waits: computing the same twice would take longer. Returns false for that. */
 static bool share_prefix(struct scheduler *s, struct step *step, struct request *r)
 {
-    if (r->conditional.id != 0 || r->prompt_hash == 0 || r->mode == SCHEDULER_PROBE)
+    if (r->conditional.id != 0 || r->mode == SCHEDULER_PROBE)
         return true;
-    int n;
-    struct request *elder = find_elder(s, r, &n);
-    if (!elder)
-        return true;
-    if (elder->conditional.n_held < n) {
-        if (n >= SHARE_LEAST && is_moving(s, elder))
-            return false;
-        n = elder->conditional.n_held - elder->conditional.n_held % PLAN_BLOCK_TOKENS;
-    }
+    struct elders elders = find_elders(s, r);
+    if (elders.n_coming - elders.n_held >= WAIT_LEAST)
+        return false;
+    int n = elders.n_held;
+    if (n % PLAN_BLOCK_TOKENS < COPY_LEAST)
+        n -= n % PLAN_BLOCK_TOKENS;
     if (n == 0 || step->plan.n_forks == s->options.running_max ||
         !admission_may_grow(s, r, request_blocks(n)))
         return true;
@@ -242,10 +259,11 @@ static bool share_prefix(struct scheduler *s, struct step *step, struct request 
     r->conditional.n_fed = r->conditional.n_held = n;
     r->conditional.n_blocks = request_blocks(n);
     s->kv_used += request_blocks(n);
+    count_prompt(s, r, n);
     /* Neither is sent back by this plan: releases come before forks. */
-    r->planned = elder->planned = step->plan.number;
+    r->planned = elders.holder->planned = step->plan.number;
     step->forks[step->plan.n_forks++] = (struct plan_fork){
-        .from = elder->conditional.id, .to = r->conditional.id, .n_positions = n};
+        .from = elders.holder->conditional.id, .to = r->conditional.id, .n_positions = n};
     return true;
 }
 

@@ -65,8 +65,8 @@ struct plan_sampling {
     int image_top_k, text_top_k;
 };
 
-/* The new sequence `to` starts with the first n_positions of `from` (a multiple of
- * PLAN_BLOCK_TOKENS): full blocks shared by reference count, never written again. */
+/* The new sequence `to` starts with the first n_positions of `from`: full blocks shared by reference
+ * count, never written again, the rest copied into a block of its own. */
 struct plan_fork {
     uint64_t from, to;
     int n_positions;

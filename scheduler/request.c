@@ -279,15 +279,6 @@ static enum status init_tokens(struct request *r, const struct scheduler_request
     return push_generated(r, spec, limits->vocab, err);
 }
 
-/* FNV-1a. Equal hashes are compared in full before anything is shared. */
-static uint64_t hash_ids(const int32_t *ids, int n)
-{
-    uint64_t hash = 14695981039346656037u;
-    for (int i = 0; i < n; i++)
-        hash = (hash ^ (uint32_t)ids[i]) * 1099511628211u;
-    return hash ? hash : 1;
-}
-
 enum status request_create(struct request **out, const struct scheduler_request *spec,
                            const struct request_limits *limits, struct error *err)
 {
@@ -306,8 +297,6 @@ enum status request_create(struct request **out, const struct scheduler_request 
     r->guided = spec->mode != SCHEDULER_PROBE && spec->sampling.guidance != 1.0f;
     r->slot = -1;
     st = init_tokens(r, spec, limits, err);
-    if (st == STATUS_OK && r->n_prompt >= PLAN_BLOCK_TOKENS)
-        r->prompt_hash = hash_ids(r->tokens, PLAN_BLOCK_TOKENS);
     if (st != STATUS_OK) {
         request_destroy(r);
         return st;

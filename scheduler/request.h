@@ -55,8 +55,7 @@ struct request {
 
     int32_t *tokens; /* [capacity] */
     int n_prompt, n_tokens, capacity;
-    int n_fresh;          /* tokens that came with the last draw: they are fed as one row */
-    uint64_t prompt_hash; /* of its first block; 0 when it is shorter */
+    int n_fresh; /* tokens that came with the last draw: they are fed as one row */
     struct unirep grammar;
     struct sequence conditional, unconditional;
     bool has_unconditional;

@@ -192,6 +192,8 @@ struct scheduler_figures {
     uint64_t tokens_committed; /* generated, forced ones counted too */
     uint64_t rows_computed;    /* tokens that went through the stages: prompt and generated */
     uint64_t prefill_rows;     /* of these, tokens of prompts or of refilling */
+    uint64_t prefix_queries;   /* tokens of prompts that began to be fed */
+    uint64_t prefix_hits;      /* of these, taken over from another request */
     int64_t active_ns;         /* time in which at least one request lived */
     int64_t busy_ns;           /* sum over stages of all measured step times */
     int64_t useful_ns;    /* of these, the share of rows whose request was not failed or canceled */

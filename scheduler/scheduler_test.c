@@ -400,8 +400,8 @@ static void test_shared_prompt(void **state)
     }
     world_run(&world, 10000);
     assert_int_equal(world.n_ended, 4);
-    /* 504 tokens are 7 full blocks: three requests take them over. */
-    assert_int_equal(world.stages.n_shared, 3 * 448);
+    /* Three requests take over all but the last of 504 tokens. */
+    assert_int_equal(world.stages.n_shared, 3 * 503);
     for (uint64_t id = 1; id <= 4; id++) {
         static struct world other;
         world_init(&other, &options);
@@ -415,6 +415,43 @@ static void test_shared_prompt(void **state)
     }
     check_empty();
     world_fini(&world);
+}
+
+/* Of a prompt in the stages a newcomer takes over what is worth a copy, to the position. */
+static void test_shared_beginning(void **state)
+{
+    (void)state;
+    static const struct {
+        int n_same, n_shared; /* behind the start of the conversation; with it */
+    } cases[] = {{5, 0}, {7, 8}, {40, 41}, {63, 64}, {68, 64}, {72, 73}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct scheduler_options options = world_options(2, 64);
+        world_init(&world, &options);
+        int32_t prompt[200], same[200];
+        fake_picture_prompt(same, cases[i].n_same, 64, 64, 0);
+        for (uint64_t id = 1; id <= 2; id++) {
+            struct scheduler_request request = {.id = id, .prompt = prompt};
+            request.n_prompt = fake_picture_prompt(prompt, 100, 64, 64, (uint32_t)id);
+            memcpy(prompt, same, (size_t)(1 + cases[i].n_same) * sizeof(prompt[0]));
+            prompt[1 + cases[i].n_same] = 3 + (int32_t)id;
+            request.sampling = (struct plan_sampling){.seed = id, .temperature = 1, .guidance = 4};
+            assert_int_equal(world_submit(&world, &request, NULL), STATUS_OK);
+            for (int n = 0; n < 6; n++) { /* the first draws before the second comes */
+                while (world_form(&world))
+                    ;
+                assert_int_equal(world_answer(&world, 0, 900000, NULL), STATUS_OK);
+            }
+        }
+        world_run(&world, 1000);
+        assert_int_equal(world.n_ended, 2);
+        assert_int_equal(world.stages.n_shared, cases[i].n_shared);
+        struct scheduler_figures figures;
+        scheduler_figures(world.scheduler, world.now, &figures);
+        assert_int_equal(figures.prefix_queries, 2 * 104);
+        assert_int_equal(figures.prefix_hits, cases[i].n_shared);
+        check_empty();
+        world_fini(&world);
+    }
 }
 
 static void test_slots(void **state)
@@ -574,6 +611,7 @@ int main(void)
         cmocka_unit_test(test_guided_text_opens_pictures),
         cmocka_unit_test(test_probe),
         cmocka_unit_test(test_shared_prompt),
+        cmocka_unit_test(test_shared_beginning),
         cmocka_unit_test(test_slots),
         cmocka_unit_test(test_priority),
         cmocka_unit_test(test_progress_and_remaining_time),

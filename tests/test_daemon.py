@@ -53,6 +53,13 @@ class ServiceTest(unittest.TestCase):
         self.assertEqual(reply["output_format"], "png")
         self.assertEqual(reply["usage"]["output_tokens"], 3 * 24)  # (64/16)(64/16+1)+4 each
 
+    def test_equal_prompts_are_computed_once(self):
+        before = [self.daemon.gauge(f"mgpt:prefix_cache_{name}_total") for name in ("queries", "hits")]
+        self.daemon.generate(prompt="two cats on a sofa", size="128x128", n=3, seed=7)
+        queries, hits = [self.daemon.gauge(f"mgpt:prefix_cache_{name}_total") - b for name, b in zip(("queries", "hits"), before)]
+        self.assertGreater(queries, 0)
+        self.assertEqual(hits, 2 * (queries / 3 - 1))  # all but the last token of the second and the third
+
     def test_url_reply(self):
         url = self.daemon.generate(prompt="x", size="64x64", seed=7, response_format="url").json()["data"][0]["url"]
         picture = self.daemon.get(url[url.index("/", 8):] if url.startswith("http") else url)

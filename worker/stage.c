@@ -251,13 +251,13 @@ enum status stage_step(struct stage *stage, const Mgpt__StepPlan *plan,
     /* Releases are done whatever comes of the rest: the controller counts their blocks as free. */
     release(stage, plan);
     enum status st = plan_check(plan, &limits, err);
+    int64_t begin_ns = clock_monotonic_ns(); /* blocks are copied within a step's time */
     if (st == STATUS_OK)
         st = apply_forks(stage, plan, err);
     if (st == STATUS_OK)
         st = prepare_rows(stage, plan, err);
     if (st != STATUS_OK || plan->n_rows == 0)
         return st;
-    int64_t begin_ns = clock_monotonic_ns();
     size_t held_bytes = stream_held_bytes(stage->stream);
     st = run(stage, plan, input, result, err);
     CHECK(stream_held_bytes(stage->stream) == held_bytes); /* all was taken by stage_create() */

@@ -205,39 +205,73 @@ static void test_company_changes_no_bit(void **state)
     free(t);
 }
 
-/* A window that was guessed wrong is overwritten; a fork continues as its origin would have. */
-static void test_overwrite_and_fork(void **state)
+static void fork_sequence(struct pipeline *p, uint64_t from, uint64_t to, int n_positions)
 {
-    (void)state;
     struct error err = {.text = ""};
     struct test_plan *t = calloc(1, sizeof(*t));
-    struct bits b;
-    struct pipeline p;
-    bits_open(&b, "v7b", DTYPE_F32);
-    pipeline_open(&p, "v7b", DTYPE_F32, (const int[]){4, 0});
-    int wrong[PREFIX];
-    for (int i = 0; i < PREFIX; i++)
-        wrong[i] = i < 100 ? b.ids[i] : b.ids[PREFIX - i];
-    probe(&p, 1, wrong, 0, 300, 300, NULL, 0, NULL);
     plan_begin(t);
     t->plan.forks = t->fork_list;
     t->fork_list[0] = &t->fork;
     t->plan.n_forks = 1;
     mgpt__fork__init(&t->fork);
-    t->fork.from = 1;
-    t->fork.to = 2;
-    t->fork.n_positions = 100;
-    assert_int_equal(pipeline_step(&p, &t->plan, &err), STATUS_OK);
+    t->fork.from = from;
+    t->fork.to = to;
+    t->fork.n_positions = (uint32_t)n_positions;
+    assert_int_equal(pipeline_step(p, &t->plan, &err), STATUS_OK);
+    free(t);
+}
+
+/* A window that was guessed wrong is overwritten. */
+static void test_overwrite(void **state)
+{
+    (void)state;
+    struct bits b;
+    struct pipeline p;
+    int wrong[PREFIX];
+    bits_open(&b, "v7b", DTYPE_F32);
+    pipeline_open(&p, "v7b", DTYPE_F32, (const int[]){4, 0});
+    for (int i = 0; i < PREFIX; i++)
+        wrong[i] = i < 100 ? b.ids[i] : b.ids[PREFIX - i];
+    probe(&p, 1, wrong, 0, 300, 300, NULL, 0, NULL);
     probe(&p, 1, b.ids, 90, PREFIX, 64, places + 3, N_PLACES - 3, b.got + 3 * VOCAB);
-    memcpy(b.got, b.whole, 3 * VOCAB * sizeof(float));
-    bits_expect_equal(&b);
-    memset(b.got, 0, N_PLACES * VOCAB * sizeof(float));
-    probe(&p, 2, b.ids, 100, PREFIX, 300, places + 3, N_PLACES - 3, b.got + 3 * VOCAB);
     memcpy(b.got, b.whole, 3 * VOCAB * sizeof(float));
     bits_expect_equal(&b);
     pipeline_close(&p);
     bits_close(&b);
-    free(t);
+}
+
+/* A fork goes on as its origin would have, wherever in a block it begins, whatever the origin holds
+ * behind that. */
+static void test_fork_anywhere(void **state)
+{
+    (void)state;
+    static const int at[] = {1, 8, 33, 47, 63, 64, 65, 100, 255};
+    for (int i = 0; i < 2; i++) {
+        enum dtype compute = i % 2 ? DTYPE_BF16 : DTYPE_F32;
+        struct bits b;
+        struct pipeline p;
+        int wrong[PREFIX];
+        bits_open(&b, "v7b", compute);
+        pipeline_open(&p, "v7b", compute, (const int[]){4, 0});
+        for (size_t k = 0; k < sizeof(at) / sizeof(at[0]); k++) {
+            int first = 0;
+            while (places[first] < at[k])
+                first++;
+            for (int j = 0; j < PREFIX; j++)
+                wrong[j] = j < at[k] ? b.ids[j] : b.ids[PREFIX - j];
+            probe(&p, 1, wrong, 0, 300, 300, NULL, 0, NULL);
+            fork_sequence(&p, 1, 2, at[k]);
+            memset(b.got, 0, N_PLACES * VOCAB * sizeof(float));
+            probe(&p, 2, b.ids, at[k], PREFIX, 300, places + first, N_PLACES - first,
+                  b.got + (size_t)first * VOCAB);
+            memcpy(b.got, b.whole, (size_t)first * VOCAB * sizeof(float));
+            bits_expect_equal(&b);
+            release(&p, 1);
+            release(&p, 2);
+        }
+        pipeline_close(&p);
+        bits_close(&b);
+    }
 }
 
 int main(void)
@@ -249,7 +283,8 @@ int main(void)
         cmocka_unit_test(test_cuts_change_no_bit),
         cmocka_unit_test(test_stages_share_the_memory),
         cmocka_unit_test(test_company_changes_no_bit),
-        cmocka_unit_test(test_overwrite_and_fork),
+        cmocka_unit_test(test_overwrite),
+        cmocka_unit_test(test_fork_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -130,7 +130,7 @@ struct bench_mix {
 /* Lines "WxH [SHARE]", # starts a comment. STATUS_INVALID names file and line. */
 enum status bench_mix_read(struct bench_mix *out, const char *path, struct error *err);
 
-enum { BENCH_PROMPTS = 8 }; /* different ones, taken in turn */
+enum { BENCH_PROMPTS = 8 }; /* taken in turn, each request's with its number */
 
 struct bench_load {
     int n_requests;

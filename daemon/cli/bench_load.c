@@ -17,7 +17,10 @@
 
 enum { LOOK_MS = 200 };
 
-/* Short and long ones, as people write them. */
+enum { PROMPT_BYTES = 256 };
+
+/* Short and long ones, as people write them; each request puts its number before one, so that none
+ * are equal. */
 static const char *const prompts[BENCH_PROMPTS] = {
     "a red fox in the snow",
     "A quiet harbour at dawn, fishing boats, mist over the water, soft light",
@@ -139,9 +142,11 @@ static void send_one(struct bench_run *run, struct bench_target *target, struct 
 {
     int tag = at->n_sent++;
     struct error err;
+    char prompt[PROMPT_BYTES];
+    snprintf(prompt, sizeof(prompt), "%d. %s", tag + 1, prompts[tag % BENCH_PROMPTS]);
     struct bench_order order = {.tag = tag,
                                 .size = run->records[tag].size,
-                                .prompt = prompts[tag % BENCH_PROMPTS],
+                                .prompt = prompt,
                                 .seed = run->load.seed + (uint64_t)tag};
     if (run->load.rate <= 0)
         run->records[tag].due_ns = clock_monotonic_ns();

@@ -24,6 +24,7 @@ DEMO = {"hidden": 256, "inter": 640, "layers": 6, "heads": 4, "kv_heads": 4}  # 
 LEVELS = "1,2,4,8,16,24,48"
 TOKENS = 76  # of a picture of 128x128
 TOGETHER = 24  # requests at once, of the comparison with the simulation
+OPENING_TOKENS = 5  # of a prompt beside its text: the beginning, the end of the turn, the picture's start and size
 WARM = 2  # pictures before what is measured, of the real burst and of the simulated one
 STEP_GOALS = {1: 0.85, 8: 0.80, 32: 0.60}
 LOOK_S = 2  # at what else the machine does
@@ -50,9 +51,9 @@ class Bench:
     def program(self, *path):
         return os.path.join(self.build, *path)
 
-    def run(self, *command, env=None):
+    def run(self, *command, env=None, stdin=""):
         """Stdout and stderr of a program that must succeed."""
-        done = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=COMMAND_LIMIT_S,
+        done = subprocess.run([str(c) for c in command], input=stdin, capture_output=True, text=True, timeout=COMMAND_LIMIT_S,
                               env=dict(os.environ, **(env or {})))
         if done.returncode:
             raise RuntimeError(f"{os.path.basename(str(command[0]))}: exit {done.returncode}: {done.stderr.strip()[-300:]}")
@@ -99,6 +100,12 @@ class Bench:
         out, log = self.run(self.program("bin/mgpt"), "bench", "--local", self.model, "--size", self.size, "--turns", self.turns(), "--json", *more,
                             env=env)
         return json.loads(out), log
+
+    def template_tokens(self):
+        """With which every prompt begins: the scheduler computes them once."""
+        out, _ = self.run(self.program("bin/mgpt"), "inspect", "tokenize", "--model", self.model,
+                          stdin=f"Generate an image of {self.size} according to the following prompt:\n")
+        return len(json.loads(out))
 
     # ---- kernels ----
 
@@ -219,12 +226,13 @@ class Bench:
         real = report["runs"][0]
         lines = step_times(log)
         closed, _ = self.bench("--stages", 2, "--threads", 1, "--concurrency", "4" if self.quick else f"{TOGETHER},{2 * TOGETHER}", "--no-pixels")
+        template = self.template_tokens()
+        own = max(1, round(real["prompt_tokens"]) - template - OPENING_TOKENS)
         with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
             file.write("".join(lines))
             file.flush()
             out, _ = self.run(self.program("tests/mgpt-sim"), "--stages", 2, "--measured", file.name, "--arrivals", "burst", "--requests", n,
-                              "--warm-requests", WARM, "--mix", f"{self.size}:1", "--prompt", round(real["prompt_tokens"]),
-                              "--prompts", real["load"]["prompts"], "--json")
+                              "--warm-requests", WARM, "--mix", f"{self.size}:1", "--template", template, "--prompt", own, "--json")
         sim = json.loads(out)
         self.say(f"{n} pictures of {self.size} at once on 2 stages of 1 thread, tokens only; `mgpt-sim --measured` with the {len(lines)} step "
                  "times of that run. The goal is 10 %, and U >= 0.95.", "")

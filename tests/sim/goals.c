@@ -169,7 +169,8 @@ static void cold_burst(struct sim_options *o)
     o->weight_us = 20000;
     o->token_us = 700;
     o->context_us = 8;
-    o->n_prompts = 8;
+    o->template_tokens = 33;
+    o->prompt_tokens = 28;
 }
 
 static const struct goal goals[] = {

@@ -35,7 +35,7 @@ static const char help[] =
     "  --warm S --seconds S closed: the measured span [60, 300]\n"
     "  --mix WxH:SHARE,..   sizes [512x512:1]\n"
     "  --prompt N           tokens, between half and one and a half of it [60]\n"
-    "  --prompts N          different ones, in turn; 0: each request has its own [0]\n"
+    "  --template N         tokens before those, the same in all prompts [0]\n"
     "  --guidance G         1 = none [4]\n"
     "  --seed N             [1]\n"
     "Scheduler\n"
@@ -195,7 +195,7 @@ static const struct number numbers[] = {
     {"warm", offsetof(struct settings, sim.warm_s), 0},
     {"seconds", offsetof(struct settings, sim.seconds), 0},
     {"prompt", offsetof(struct settings, sim.prompt_tokens), 1},
-    {"prompts", offsetof(struct settings, sim.n_prompts), 1},
+    {"template", offsetof(struct settings, sim.template_tokens), 1},
     {"guidance", offsetof(struct settings, sim.guidance), 0},
     {"seed", offsetof(struct settings, seed), 0},
     {"kv-blocks", offsetof(struct settings, sim.kv_blocks), 1},

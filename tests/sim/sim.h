@@ -47,8 +47,8 @@ struct sim_options {
     double warm_s, seconds; /* CLOSED: what is measured begins after warm_s and lasts `seconds` */
     struct sim_size sizes[SIM_SIZES_MAX];
     int n_sizes;
-    int prompt_tokens; /* between half and one and a half of it */
-    int n_prompts;     /* different ones, in turn; 0: each request has its own */
+    int prompt_tokens;   /* between half and one and a half of it, */
+    int template_tokens; /* behind so many that are the same in all prompts */
     double guidance;
     uint64_t seed;
 
