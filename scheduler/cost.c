@@ -38,6 +38,7 @@ static const double corners[COST_CORNERS] = {4, 8, 16, 64, 256};
 #define COST_UNEVEN          0.05 /* of a round is lost where no micro-batch is ready meanwhile */
 #define COST_SLACK           0.02 /* rounds this much longer than the shortest count as equal */
 #define COST_SLACK_STAY      0.04 /* for the present number of micro-batches: changing costs too */
+#define COST_EQUAL           0.15 /* stages whose times differ no more, of one, count as equal */
 #define MEASURED_BEFORE_CLIP 8
 
 struct stage_cost {
@@ -245,6 +246,21 @@ double cost_round_ns(const struct cost_model *cost, int n_slots, double n_tokens
     return busy > way ? busy : way;
 }
 
+/*
+ * So many micro-batches keep the slowest stage busy, however rows cost: equal stages take one each.
+ * With fewer, all stages are idle at times, and that is shorter only where rows cost nothing, by
+ * COST_UNEVEN at most. But a pipeline that has come to run fewer measures no smaller steps any
+ * more, and what it believed of them would keep it there.
+ */
+static int least_slots(const struct cost_model *cost, int n_slots_max, double n_tokens,
+                       double n_context)
+{
+    double sum, n = cost->n_stages;
+    double worst = cost_step_ns(cost, n_tokens / n, n_context / n, &sum);
+    int least = (int)(sum / worst + COST_EQUAL);
+    return least < 1 ? 1 : least > n_slots_max ? n_slots_max : least;
+}
+
 int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current, double n_tokens,
                     double n_context, double overhead_ns)
 {
@@ -262,8 +278,9 @@ int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current,
                          n_slots_max, 1};
     enum { N_TRIED = sizeof(tried) / sizeof(tried[0]) };
     double round_ns[N_TRIED], best_ns = INFINITY;
+    int least = least_slots(cost, n_slots_max, n_tokens, n_context);
     for (int i = 0; i < N_TRIED; i++) {
-        bool possible = tried[i] >= 1 && tried[i] <= n_slots_max;
+        bool possible = tried[i] >= least && tried[i] <= n_slots_max;
         round_ns[i] =
             possible ? cost_round_ns(cost, tried[i], n_tokens, n_context, overhead_ns) : INFINITY;
         best_ns = round_ns[i] < best_ns ? round_ns[i] : best_ns;

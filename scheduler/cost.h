@@ -48,9 +48,10 @@ double cost_step_ns(const struct cost_model *cost, double n_tokens, double n_con
 double cost_round_ns(const struct cost_model *cost, int n_slots, double n_tokens, double n_context,
                      double overhead_ns);
 
-/* The number of micro-batches in [1, n_slots_max] with the shortest round. Of those within a few
- * percent of it, the most up to one more than stages, of one stage the fewest. current: the present
- * number, 0 = none; it is kept a little longer than another is taken. */
+/* The number of micro-batches in [1, n_slots_max] with the shortest round, of those that keep the
+ * slowest stage busy. Of those within a few percent of it, the most up to one more than stages, of
+ * one stage the fewest. current: the present number, 0 = none; it is kept a little longer than
+ * another is taken. */
 int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current, double n_tokens,
                     double n_context, double overhead_ns);
 

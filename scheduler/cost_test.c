@@ -169,6 +169,26 @@ static void test_rows_together_never_cost_more(void **state)
     cost_destroy(cost);
 }
 
+/* Of a pipeline that has run large steps alone, small ones are not known: they seem to take as
+ * long. That is no reason to leave a stage idle, where they would never be measured. */
+static void test_no_stage_is_left_idle(void **state)
+{
+    (void)state;
+    const struct scheduler_stage_prior flat[2] = {{12000000, 1000, 400}, {12000000, 1000, 400}};
+    struct cost_model *cost;
+    assert_int_equal(cost_create(&cost, 2, flat, NULL), STATUS_OK);
+    for (int i = 0; i < 800; i++)
+        cost_observe(cost, i % 2, 48 + i % 8, 0, (int64_t)(real_ns(48 + i % 8, 0) * noise()));
+    assert_true(cost_round_ns(cost, 1, 48, 0, 1e5) < 0.98 * cost_round_ns(cost, 2, 48, 0, 1e5));
+    assert_int_equal(cost_best_slots(cost, 6, 1, 48, 0, 1e5), 2);
+    cost_destroy(cost);
+    /* One stage takes half as long as the other, and rows cost nothing. */
+    const struct scheduler_stage_prior uneven[2] = {{4000000, 1000, 0}, {2000000, 500, 0}};
+    assert_int_equal(cost_create(&cost, 2, uneven, NULL), STATUS_OK);
+    assert_int_equal(cost_best_slots(cost, 6, 0, 8, 0, 1e5), 1);
+    cost_destroy(cost);
+}
+
 static void test_number_of_micro_batches(void **state)
 {
     (void)state;
@@ -183,8 +203,10 @@ static void test_number_of_micro_batches(void **state)
                 int most = 2 * n_stages + 2 < rows / 2 ? 2 * n_stages + 2 : (int)(rows / 2);
                 int found = cost_best_slots(cost, most, 0, rows, rows * 900, overhead);
                 int best = search(cost, most, rows, rows * 900, overhead);
+                /* All stages are kept busy, even where fewer seem to lose less between steps. */
+                double most_longer = best < n_stages ? 1.072 : 1.021;
                 assert_true(cost_round_ns(cost, found, rows, rows * 900, overhead) <=
-                            1.021 * cost_round_ns(cost, best, rows, rows * 900, overhead));
+                            most_longer * cost_round_ns(cost, best, rows, rows * 900, overhead));
             }
         }
         /* Where products bind, one more micro-batch than stages hides the way back and costs
@@ -212,6 +234,7 @@ int main(void)
         cmocka_unit_test(test_a_slower_machine),
         cmocka_unit_test(test_more_rows_never_cost_less),
         cmocka_unit_test(test_rows_together_never_cost_more),
+        cmocka_unit_test(test_no_stage_is_left_idle),
         cmocka_unit_test(test_number_of_micro_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
