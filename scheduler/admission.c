@@ -257,14 +257,15 @@ static bool is_safe(struct scheduler *s, const struct request *grower, int n_blo
     return true;
 }
 
-/* The text admitted last, but for those in the plan being formed: their rows are in it already. */
+/* The text admitted last, but for those in the plan being formed: their rows are in it already, or
+ * others take over their blocks. */
 static struct request *youngest_text(const struct scheduler *s)
 {
     struct request *youngest = NULL;
     for (int i = 0; i < s->n_running; i++) {
         struct request *r = s->running[i];
-        if (!request_is_picture(r) && r->planned != s->next_number &&
-            (!youngest || r->arrival > youngest->arrival))
+        bool is_in_plan = r->planned == s->next_number || r->forked == s->next_number;
+        if (!request_is_picture(r) && !is_in_plan && (!youngest || r->arrival > youngest->arrival))
             youngest = r;
     }
     return youngest;

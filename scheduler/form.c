@@ -261,7 +261,7 @@ static bool share_prefix(struct scheduler *s, struct step *step, struct request 
     s->kv_used += request_blocks(n);
     count_prompt(s, r, n);
     /* Neither is sent back by this plan: releases come before forks. */
-    r->planned = elders.holder->planned = step->plan.number;
+    r->planned = elders.holder->forked = step->plan.number;
     step->forks[step->plan.n_forks++] = (struct plan_fork){
         .from = elders.holder->conditional.id, .to = r->conditional.id, .n_positions = n};
     return true;

@@ -67,6 +67,7 @@ struct request {
     bool awaits_draw;   /* a plan with its draw is under way */
     int n_in_flight;    /* plans that hold a row of it */
     uint64_t planned;   /* number of the newest plan with a row of it */
+    uint64_t forked;    /* number of the newest plan in which another takes over its prompt */
     uint64_t admitted;  /* order of admission */
     int64_t started_ns; /* -1 before the first admission */
     int slot;           /* micro-batch; -1 when not running */
