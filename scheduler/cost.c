@@ -258,7 +258,7 @@ static int least_slots(const struct cost_model *cost, int n_slots_max, double n_
     double sum, n = cost->n_stages;
     double worst = cost_step_ns(cost, n_tokens / n, n_context / n, &sum);
     int least = (int)(sum / worst + COST_EQUAL);
-    return least < 1 ? 1 : least > n_slots_max ? n_slots_max : least;
+    return least < n_slots_max ? least : n_slots_max;
 }
 
 int cost_best_slots(const struct cost_model *cost, int n_slots_max, int current, double n_tokens,

@@ -73,18 +73,26 @@ static inline uint64_t fake_mix(uint64_t hash, uint64_t value)
 }
 
 /* Fills prompt[n_text + 4]: start of the conversation, n_text ids, then start, height and width.
- * Returns the length. */
-static inline int fake_picture_prompt(int32_t *prompt, int n_text, int width, int height,
-                                      uint32_t salt)
+ * The first n_same ids are the same for every salt. Returns the length. */
+static inline int fake_alike_prompt(int32_t *prompt, int n_same, int n_text, int width, int height,
+                                    uint32_t salt)
 {
     int n = 0;
     prompt[n++] = FAKE_BOS;
-    for (int i = 0; i < n_text; i++)
-        prompt[n++] = 3 + (int32_t)(fake_mix(fake_mix(7, salt), (uint64_t)i) % (FAKE_TEXTS - 3));
+    for (int i = 0; i < n_text; i++) {
+        uint64_t hash = fake_mix(fake_mix(7, i < n_same ? 0 : 1 + (uint64_t)salt), (uint64_t)i);
+        prompt[n++] = 3 + (int32_t)(hash % (FAKE_TEXTS - 3));
+    }
     prompt[n++] = FAKE_IMAGE_START;
     prompt[n++] = FAKE_SIZE_BASE + height / 32;
     prompt[n++] = FAKE_SIZE_BASE + width / 32;
     return n;
+}
+
+static inline int fake_picture_prompt(int32_t *prompt, int n_text, int width, int height,
+                                      uint32_t salt)
+{
+    return fake_alike_prompt(prompt, 0, n_text, width, height, salt);
 }
 
 struct fake_block {

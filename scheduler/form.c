@@ -221,13 +221,13 @@ struct elders {
 static struct elders find_elders(const struct scheduler *s, const struct request *r)
 {
     struct elders elders = {.holder = NULL};
-    for (int i = 0; i < s->n_running; i++) {
+    const int most = r->n_tokens - 1; /* the last token is always fed: its output is wanted */
+    for (int i = 0; i < s->n_running && elders.n_held < most; i++) {
         struct request *other = s->running[i];
         if (other == r || other->conditional.id == 0)
             continue;
         int n = common_prefix(other, r);
-        if (n > r->n_tokens - 1)
-            n = r->n_tokens - 1; /* the last token is always fed: its output is wanted */
+        n = n < most ? n : most;
         int held = n < other->conditional.n_held ? n : other->conditional.n_held;
         if (held > elders.n_held) {
             elders.n_held = held;

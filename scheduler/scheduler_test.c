@@ -427,12 +427,11 @@ static void test_shared_beginning(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct scheduler_options options = world_options(2, 64);
         world_init(&world, &options);
-        int32_t prompt[200], same[200];
-        fake_picture_prompt(same, cases[i].n_same, 64, 64, 0);
+        int32_t prompt[200];
         for (uint64_t id = 1; id <= 2; id++) {
             struct scheduler_request request = {.id = id, .prompt = prompt};
-            request.n_prompt = fake_picture_prompt(prompt, 100, 64, 64, (uint32_t)id);
-            memcpy(prompt, same, (size_t)(1 + cases[i].n_same) * sizeof(prompt[0]));
+            request.n_prompt =
+                fake_alike_prompt(prompt, cases[i].n_same, 100, 64, 64, (uint32_t)id);
             prompt[1 + cases[i].n_same] = 3 + (int32_t)id;
             request.sampling = (struct plan_sampling){.seed = id, .temperature = 1, .guidance = 4};
             assert_int_equal(world_submit(&world, &request, NULL), STATUS_OK);

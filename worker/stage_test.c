@@ -221,51 +221,40 @@ static void fork_sequence(struct pipeline *p, uint64_t from, uint64_t to, int n_
     free(t);
 }
 
-/* A window that was guessed wrong is overwritten. */
-static void test_overwrite(void **state)
+/* The logits of a sequence that is fed from `start` on are those of the whole. */
+static void expect_rest(struct pipeline *p, struct bits *b, uint64_t sequence, int start, int chunk)
 {
-    (void)state;
-    struct bits b;
-    struct pipeline p;
-    int wrong[PREFIX];
-    bits_open(&b, "v7b", DTYPE_F32);
-    pipeline_open(&p, "v7b", DTYPE_F32, (const int[]){4, 0});
-    for (int i = 0; i < PREFIX; i++)
-        wrong[i] = i < 100 ? b.ids[i] : b.ids[PREFIX - i];
-    probe(&p, 1, wrong, 0, 300, 300, NULL, 0, NULL);
-    probe(&p, 1, b.ids, 90, PREFIX, 64, places + 3, N_PLACES - 3, b.got + 3 * VOCAB);
-    memcpy(b.got, b.whole, 3 * VOCAB * sizeof(float));
-    bits_expect_equal(&b);
-    pipeline_close(&p);
-    bits_close(&b);
+    int first = 0;
+    while (places[first] < start)
+        first++;
+    memset(b->got, 0, N_PLACES * VOCAB * sizeof(float));
+    probe(p, sequence, b->ids, start, PREFIX, chunk, places + first, N_PLACES - first,
+          b->got + (size_t)first * VOCAB);
+    memcpy(b->got, b->whole, (size_t)first * VOCAB * sizeof(float));
+    bits_expect_equal(b);
 }
 
-/* A fork goes on as its origin would have, wherever in a block it begins, whatever the origin holds
- * behind that. */
-static void test_fork_anywhere(void **state)
+/* A window that was guessed wrong is overwritten; a fork, wherever in a block it begins, continues
+ * as its origin would have. */
+static void test_overwrite_and_fork(void **state)
 {
     (void)state;
+    enum { BACK = 10 };
     static const int at[] = {1, 8, 33, 47, 63, 64, 65, 100, 255};
     for (int i = 0; i < 2; i++) {
         enum dtype compute = i % 2 ? DTYPE_BF16 : DTYPE_F32;
         struct bits b;
         struct pipeline p;
-        int wrong[PREFIX];
         bits_open(&b, "v7b", compute);
         pipeline_open(&p, "v7b", compute, (const int[]){4, 0});
         for (size_t k = 0; k < sizeof(at) / sizeof(at[0]); k++) {
-            int first = 0;
-            while (places[first] < at[k])
-                first++;
+            int wrong[PREFIX];
             for (int j = 0; j < PREFIX; j++)
                 wrong[j] = j < at[k] ? b.ids[j] : b.ids[PREFIX - j];
             probe(&p, 1, wrong, 0, 300, 300, NULL, 0, NULL);
             fork_sequence(&p, 1, 2, at[k]);
-            memset(b.got, 0, N_PLACES * VOCAB * sizeof(float));
-            probe(&p, 2, b.ids, at[k], PREFIX, 300, places + first, N_PLACES - first,
-                  b.got + (size_t)first * VOCAB);
-            memcpy(b.got, b.whole, (size_t)first * VOCAB * sizeof(float));
-            bits_expect_equal(&b);
+            expect_rest(&p, &b, 1, at[k] > BACK ? at[k] - BACK : 0, 64);
+            expect_rest(&p, &b, 2, at[k], 300);
             release(&p, 1);
             release(&p, 2);
         }
@@ -283,8 +272,7 @@ int main(void)
         cmocka_unit_test(test_cuts_change_no_bit),
         cmocka_unit_test(test_stages_share_the_memory),
         cmocka_unit_test(test_company_changes_no_bit),
-        cmocka_unit_test(test_overwrite),
-        cmocka_unit_test(test_fork_anywhere),
+        cmocka_unit_test(test_overwrite_and_fork),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

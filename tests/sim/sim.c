@@ -270,7 +270,7 @@ static struct sim_size choose_size(struct sim *s)
 
 static enum status arrive(struct sim *s, struct error *err)
 {
-    static int32_t prompt[PROMPT_MAX + 4], template[PROMPT_MAX + 4];
+    static int32_t prompt[PROMPT_MAX + 4];
     if (s->n_lives == s->n_lives_max)
         return error_set(err, STATUS_FULL, "more than %d requests", s->n_lives_max);
     struct sim_size size = choose_size(s);
@@ -281,10 +281,8 @@ static enum status arrive(struct sim *s, struct error *err)
                          "a prompt of %d tokens, %d of a template; expected 0 to %d", n_text,
                          n_template, PROMPT_MAX);
     struct scheduler_request request = {.id = (uint64_t)s->n_lives, .prompt = prompt};
-    request.n_prompt =
-        fake_picture_prompt(prompt, n_text, size.width, size.height, 1 + (uint32_t)s->n_lives);
-    fake_picture_prompt(template, n_template, size.width, size.height, 0);
-    memcpy(prompt, template, (size_t)(1 + n_template) * sizeof(prompt[0]));
+    request.n_prompt = fake_alike_prompt(prompt, n_template, n_text, size.width, size.height,
+                                         (uint32_t)s->n_lives);
     request.sampling = (struct plan_sampling){.temperature = 1, .guidance = (float)s->o->guidance};
     s->lives[s->n_lives++] = (struct life){.arrived_ns = s->now, .width = size.width};
     s->n_live++;
