@@ -103,12 +103,12 @@ static void check_shape(const struct attention_shape *shape)
 }
 
 static enum status check_segments(const struct kv_segment *segments, int n_segments,
-                                  const struct kv_layer *kv)
+                                  const struct kv_layer *kv, const struct rope_table *rope)
 {
     for (int i = 0; i < n_segments; i++) {
         const struct kv_segment *s = &segments[i];
         CHECK(s->n_rows >= 1);
-        if (s->start < 0 || s->start > INT32_MAX - s->n_rows)
+        if (s->start < 0 || s->start > rope->options.n_positions - s->n_rows)
             return STATUS_INVALID;
         int n_blocks = (s->start + s->n_rows + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
         for (int b = 0; b < n_blocks; b++)
@@ -123,6 +123,12 @@ struct store_task {
     enum code_path path;
 };
 
+/* Whether a segment's rows are left to attention_cpu(). */
+static bool is_left(const struct store_launch *l, const struct kv_segment *s)
+{
+    return l->shape->dtype == DTYPE_BF16 && attention_cpu_stores(l->shape, s);
+}
+
 /* A cut of a segment's rows, moved so that the even position and the odd one behind it stay
  * together. */
 static int even_cut(const struct kv_segment *s, int64_t row)
@@ -132,7 +138,7 @@ static int even_cut(const struct kv_segment *s, int64_t row)
     return (int)row + ((s->start + (int)row) & 1);
 }
 
-/* Rows [first, last) counted through the segments in order. */
+/* Rows [first, last) counted through the segments in order, without those that are left. */
 static void store_rows(void *context, int first, int last)
 {
     const struct store_task *task = context;
@@ -140,42 +146,18 @@ static void store_rows(void *context, int first, int last)
     int64_t counted = 0;
     for (int i = 0; i < l->n_segments && counted < last; i++) {
         const struct kv_segment *s = &l->segments[i];
+        if (is_left(l, s))
+            continue;
         int to = even_cut(s, last - counted);
         for (int r = even_cut(s, first - counted); r < to; r++) {
             struct store_row row = {s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
             if (l->shape->dtype == DTYPE_F32)
                 store_row_ref(l, &row);
             else
-                store_row_cpu(l, &row, task->path);
+                store_row_cpu(l, &row, 0, l->shape->n_kv_heads, task->path);
         }
         counted += s->n_rows;
     }
-}
-
-enum status qk_norm_rope_store(void *qkv, const struct attention_shape *shape,
-                               const struct qk_norm *norm, const struct rope_table *rope,
-                               const struct kv_segment *segments, int n_segments,
-                               const struct kv_layer *kv, struct stream *stream)
-{
-    check_shape(shape);
-    CHECK(rope->options.head_dim == shape->head_dim);
-    enum status st = check_segments(segments, n_segments, kv);
-    if (st != STATUS_OK)
-        return st;
-    int n_rows = 0;
-    for (int i = 0; i < n_segments; i++) {
-        if (segments[i].start + segments[i].n_rows > rope->options.n_positions)
-            return STATUS_INVALID;
-        n_rows += segments[i].n_rows;
-    }
-    struct store_launch launch = {qkv, shape, norm, rope, segments, n_segments, kv};
-    struct device *device = stream_device(stream);
-    if (device)
-        return device->operations->store(device, &launch);
-    struct store_task task = {&launch, stream_code_path(stream)};
-    rows_run(stream, store_rows, &task, n_rows,
-             4 * qkv_row_numbers(shape) * dtype_bytes(shape->dtype));
-    return STATUS_OK;
 }
 
 enum status attention_prepare_rows(uint64_t *likeness, const struct attention_shape *shape,
@@ -189,18 +171,34 @@ enum status attention_prepare_rows(uint64_t *likeness, const struct attention_sh
                   : STATUS_OK;
 }
 
-enum status attention(void *y, const void *qkv, const struct attention_shape *shape,
+static void store(const struct store_launch *launch, struct stream *stream)
+{
+    struct store_task task = {launch, stream_code_path(stream)};
+    int n_rows = 0;
+    for (int i = 0; i < launch->n_segments; i++)
+        n_rows += is_left(launch, &launch->segments[i]) ? 0 : launch->segments[i].n_rows;
+    rows_run(stream, store_rows, &task, n_rows,
+             4 * qkv_row_numbers(launch->shape) * dtype_bytes(launch->shape->dtype));
+}
+
+enum status attention(void *y, void *qkv, const struct attention_shape *shape,
+                      const struct qk_norm *norm, const struct rope_table *rope,
                       const struct kv_segment *segments, int n_segments, const struct kv_layer *kv,
                       struct stream *stream)
 {
     check_shape(shape);
-    enum status st = check_segments(segments, n_segments, kv);
+    CHECK(rope->options.head_dim == shape->head_dim);
+    enum status st = check_segments(segments, n_segments, kv, rope);
     if (st != STATUS_OK)
         return st;
-    struct attention_launch launch = {y, qkv, shape, segments, n_segments, kv};
+    const struct store_launch new_rows = {qkv, shape, norm, rope, segments, n_segments, kv};
+    const struct attention_launch launch = {y, qkv, shape, segments, n_segments, kv};
     struct device *device = stream_device(stream);
-    if (device)
-        return device->operations->attention(device, &launch);
+    if (device) {
+        st = device->operations->store(device, &new_rows);
+        return st == STATUS_OK ? device->operations->attention(device, &launch) : st;
+    }
+    store(&new_rows, stream);
     return shape->dtype == DTYPE_F32 ? attention_ref(&launch, stream)
-                                     : attention_cpu(&launch, stream);
+                                     : attention_cpu(&launch, &new_rows, stream);
 }

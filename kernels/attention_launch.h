@@ -1,12 +1,13 @@
 /*
- * attention_launch.h - the arguments of the two attention operations, shared by dispatch, f32 twin
- * and fast version.
+ * attention_launch.h - the arguments of the two halves of attention(), which fills the cache and
+ * then reads it, shared by dispatch, f32 twin and fast version.
  */
 #ifndef MGPT_KERNELS_ATTENTION_LAUNCH_H
 #define MGPT_KERNELS_ATTENTION_LAUNCH_H
 
+#include <stdbool.h>
+
 #include "kernels/attention.h"
-#include "kernels/qk_norm_rope_store.h"
 
 struct rope_table {
     struct rope_options options;
@@ -45,12 +46,20 @@ struct store_row {
 
 /* One row, all heads. */
 void store_row_ref(const struct store_launch *launch, const struct store_row *row);
-void store_row_cpu(const struct store_launch *launch, const struct store_row *row,
-                   enum code_path path);
+
+/* One row, some kv heads and the queries that belong to them. */
+void store_row_cpu(const struct store_launch *launch, const struct store_row *row, int kv_head,
+                   int n_heads, enum code_path path);
 
 /* All of it, threads included. */
 enum status attention_ref(const struct attention_launch *launch, struct stream *stream);
-enum status attention_cpu(const struct attention_launch *launch, struct stream *stream);
+
+/* Here whoever attends to all rows of a segment stores them just before, head after head, so that
+ * the lines of the cache that both touch come from memory once: with 32 rows of 80 positions a
+ * step is 8 % shorter. Other rows are stored before. */
+bool attention_cpu_stores(const struct attention_shape *shape, const struct kv_segment *segment);
+enum status attention_cpu(const struct attention_launch *launch, const struct store_launch *store,
+                          struct stream *stream);
 
 static inline size_t qkv_row_numbers(const struct attention_shape *shape)
 {

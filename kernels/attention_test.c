@@ -7,7 +7,6 @@
 #include "kernels/test_tools.h"
 
 #include "kernels/attention.h"
-#include "kernels/qk_norm_rope_store.h"
 
 enum { LENGTH_MAX = 600, BLOCKS_MAX = (LENGTH_MAX + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS };
 
@@ -97,10 +96,8 @@ static void step(struct runner *r, void *y, void *qkv, const struct kv_segment *
     const struct problem *p = r->p;
     struct qk_norm norm = {p->q_weight, p->q_bias, p->k_weight, p->k_bias, 1e-5f};
     assert_int_equal(
-        qk_norm_rope_store(qkv, &p->shape, &norm, r->rope, segments, n, &r->cache.layer, r->stream),
+        attention(y, qkv, &p->shape, &norm, r->rope, segments, n, &r->cache.layer, r->stream),
         STATUS_OK);
-    assert_int_equal(attention(y, qkv, &p->shape, segments, n, &r->cache.layer, r->stream),
-                     STATUS_OK);
 }
 
 /* The whole sequence in chunks; the result has n rows of the compute type. */
@@ -367,14 +364,11 @@ static void test_arguments_are_checked(void **state)
     bf16 qkv[6 * 16] = {0}, y[2 * 16];
     int32_t bad = r.cache.layer.n_blocks;
     struct kv_segment past_pool = {&bad, 0, 1, 0}, past_table = {r.cache.blocks, LENGTH_MAX, 1, 0};
-    assert_int_equal(
-        qk_norm_rope_store(qkv, &p.shape, &norm, r.rope, &past_pool, 1, &r.cache.layer, r.stream),
-        STATUS_INVALID);
-    assert_int_equal(attention(y, qkv, &p.shape, &past_pool, 1, &r.cache.layer, r.stream),
-                     STATUS_INVALID);
-    assert_int_equal(
-        qk_norm_rope_store(qkv, &p.shape, &norm, r.rope, &past_table, 1, &r.cache.layer, r.stream),
-        STATUS_INVALID);
+    const struct kv_segment *const wrong[] = {&past_pool, &past_table};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(
+            attention(y, qkv, &p.shape, &norm, r.rope, wrong[i], 1, &r.cache.layer, r.stream),
+            STATUS_INVALID);
     struct rope_table *table;
     struct error err;
     struct rope_options odd = {10, 7, 1e4, 1};

@@ -16,7 +16,6 @@
 #include "kernels/embedding.h"
 #include "kernels/finite.h"
 #include "kernels/linear.h"
-#include "kernels/qk_norm_rope_store.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/silu_mul.h"
 
@@ -314,12 +313,9 @@ static float *step(struct cache *c, const struct attention_shape *shape, const f
         if (n_rows[s] > 0)
             segments[n_segments++] =
                 (struct kv_segment){c->blocks[s], starts[s], n_rows[s], s ? n_rows[0] : 0};
-    assert_int_equal(qk_norm_rope_store(x.memory, &typed, &norm, c->rope, segments, n_segments,
-                                        &c->layer, c->stream),
+    assert_int_equal(attention(y.memory, x.memory, &typed, &norm, c->rope, segments, n_segments,
+                               &c->layer, c->stream),
                      STATUS_OK);
-    assert_int_equal(
-        attention(y.memory, x.memory, &typed, segments, n_segments, &c->layer, c->stream),
-        STATUS_OK);
     drop(&x);
     free(rows);
     return from_device(&y);

@@ -3,9 +3,8 @@
  * which sequence.
  *
  * A block holds KV_BLOCK_TOKENS positions of one sequence, of one layer: kv_block_bytes() of it.
- * How it is filled inside is private to qk_norm_rope_store() and attention(). The worker owns pools
- * and block lists. Block content need not be cleared between sequences: positions that were not
- * stored are never used.
+ * How it is filled inside is private to attention(). The worker owns pools and block lists. Block
+ * content need not be cleared between sequences: positions that were not stored are never used.
  */
 #ifndef MGPT_KERNELS_KV_H
 #define MGPT_KERNELS_KV_H

@@ -27,14 +27,13 @@
 #include "kernels/attention.h"
 #include "kernels/linear.h"
 #include "kernels/machine_limits.h"
-#include "kernels/qk_norm_rope_store.h"
 #include "kernels/rmsnorm.h"
 #include "kernels/silu_mul.h"
 
-enum { ROWS_MAX = 256, SERIES_MAX = 16, STEPS_MAX = 1000, N_PARTS = 9, BLOCKS = 9, LIMITS_MS = 30 };
+enum { ROWS_MAX = 256, SERIES_MAX = 16, STEPS_MAX = 1000, N_PARTS = 8, BLOCKS = 9, LIMITS_MS = 30 };
 
-static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "rope",     "attention", "o",
-                                                "norm 2", "gate up", "silu mul", "down"};
+static const char *const part_names[N_PARTS] = {"norm 1", "q k v",   "attention", "o",
+                                                "norm 2", "gate up", "silu mul",  "down"};
 
 struct options {
     int threads, layers, context, hidden, inter, heads, kv_heads, steps, parts;
@@ -201,21 +200,19 @@ static enum status run_layers(void *context)
         at = mark(b, 0, at);
         linear(b->wide, b->normed, l->qkv, n, s);
         at = mark(b, 1, at);
-        qk_norm_rope_store(b->wide, &b->shape, &b->norm, b->rope, b->segments, n_segments, &l->kv,
-                           s);
+        attention(b->normed, b->wide, &b->shape, &b->norm, b->rope, b->segments, n_segments, &l->kv,
+                  s);
         at = mark(b, 2, at);
-        attention(b->normed, b->wide, &b->shape, b->segments, n_segments, &l->kv, s);
-        at = mark(b, 3, at);
         linear(b->delta, b->normed, l->o, n, s);
-        at = mark(b, 4, at);
+        at = mark(b, 3, at);
         add_rmsnorm(b->normed, b->x, b->delta, b->ones, DTYPE_BF16, n, o->hidden, 1e-5f, s);
-        at = mark(b, 5, at);
+        at = mark(b, 4, at);
         linear(b->wide, b->normed, l->gate_up, n, s);
-        at = mark(b, 6, at);
+        at = mark(b, 5, at);
         silu_mul(b->inner, b->wide, DTYPE_BF16, n, o->inter, s);
-        at = mark(b, 7, at);
+        at = mark(b, 6, at);
         linear(b->delta, b->inner, l->down, n, s);
-        at = mark(b, 8, at);
+        at = mark(b, 7, at);
     }
     return STATUS_OK;
 }
@@ -266,15 +263,15 @@ static struct work part_work(const struct bench *b, int part, int n_rows)
     const double keys = 2 * kv * o->context * n;
     const struct {
         double numbers, operations;
-    } parts[N_PARTS] = {{4 * n * hidden, 6 * n * hidden}, /* x and delta in, x and y out */
-                        {hidden * qkv + n * (hidden + qkv), 2 * n * hidden * qkv},
-                        {2 * n * qkv, 12 * n * (heads + kv)},
-                        {keys + 2 * n * heads, 4 * n * heads * o->context},
-                        {hidden * heads + n * (hidden + heads), 2 * n * hidden * heads},
-                        {4 * n * hidden, 6 * n * hidden},
-                        {2 * hidden * inter + n * (hidden + 2 * inter), 4 * n * hidden * inter},
-                        {3 * n * inter, 25 * n * inter}, /* the exponential is about 20 */
-                        {hidden * inter + n * (hidden + inter), 2 * n * hidden * inter}};
+    } parts[N_PARTS] = {
+        {4 * n * hidden, 6 * n * hidden}, /* x and delta in, x and y out */
+        {hidden * qkv + n * (hidden + qkv), 2 * n * hidden * qkv},
+        {keys + 2 * n * (qkv + heads), n * (4 * heads * o->context + 12 * (heads + kv))},
+        {hidden * heads + n * (hidden + heads), 2 * n * hidden * heads},
+        {4 * n * hidden, 6 * n * hidden},
+        {2 * hidden * inter + n * (hidden + 2 * inter), 4 * n * hidden * inter},
+        {3 * n * inter, 25 * n * inter}, /* the exponential is about 20 */
+        {hidden * inter + n * (hidden + inter), 2 * n * hidden * inter}};
     return (struct work){2 * parts[part].numbers, parts[part].operations};
 }
 

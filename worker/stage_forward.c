@@ -64,10 +64,8 @@ static enum status attend(const struct pass *pass, int index, const void *input)
     void *attended = (char *)qkv + stage->rows_room * qkv_row * dtype_bytes(shape->dtype);
     enum status st = linear(qkv, input, part->qkv, pass->n_rows, stage->stream);
     if (st == STATUS_OK)
-        st = qk_norm_rope_store(qkv, shape, &qk_norm, stage->rope, stage->segments,
-                                pass->n_segments, &kv, stage->stream);
-    if (st == STATUS_OK)
-        st = attention(attended, qkv, shape, stage->segments, pass->n_segments, &kv, stage->stream);
+        st = attention(attended, qkv, shape, &qk_norm, stage->rope, stage->segments,
+                       pass->n_segments, &kv, stage->stream);
     if (st == STATUS_OK)
         st = linear(stage->buffers.delta, attended, part->o, pass->n_rows, stage->stream);
     return st;

@@ -10,8 +10,8 @@
 #ifndef MGPT_WORKER_STAGE_WEIGHTS_H
 #define MGPT_WORKER_STAGE_WEIGHTS_H
 
+#include "kernels/attention.h"
 #include "kernels/linear.h"
-#include "kernels/qk_norm_rope_store.h"
 #include "model/checkpoint_units.h"
 
 /* The two parts of a layer. Vectors are f32 in device memory, whatever the compute type. */

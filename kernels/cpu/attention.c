@@ -9,6 +9,8 @@
  * Each vector has its own number of valid positions; weights of later ones are exactly zero, and
  * adding zero changes no bit, so the vectors beside it do not matter. While it works on one operand
  * a thread fetches the one behind it, across the borders of splits and units.
+ *
+ * A unit that has all rows of its segment stores their keys and values first, of its heads.
  */
 #include <math.h>
 
@@ -47,6 +49,11 @@ static int n_queries_max(const struct attention_shape *shape)
 {
     int group = shape->n_heads / shape->n_kv_heads;
     return group > QUERIES ? group : QUERIES;
+}
+
+bool attention_cpu_stores(const struct attention_shape *shape, const struct kv_segment *segment)
+{
+    return segment->n_rows <= unit_rows(shape, n_queries_max(shape));
 }
 
 static size_t take(char **at, size_t bytes)
@@ -284,10 +291,21 @@ FOR_EACH_PATH(attend, (const struct unit *u), (u))
 
 struct task {
     const struct attention_launch *l;
+    const struct store_launch *store;
     struct stream *stream;
     struct unit_slices *slices;
     int failed; /* written by any thread that finds no memory */
 };
+
+static void store_unit(const struct task *task, const struct unit_place *place)
+{
+    const struct kv_segment *s = place->segment;
+    for (int r = 0; r < s->n_rows; r++) {
+        struct store_row row = {s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
+        store_row_cpu(task->store, &row, place->kv_head, place->n_heads,
+                      stream_code_path(task->stream));
+    }
+}
 
 static void attend_share(void *context, int thread_index, int n_threads)
 {
@@ -319,15 +337,18 @@ static void attend_share(void *context, int thread_index, int n_threads)
                           : NULL;
         u.a_head = u.place.n_rows * u.group;
         u.n_queries = u.place.n_heads * u.a_head;
+        if (attention_cpu_stores(shape, u.place.segment))
+            store_unit(task, &u.place);
         attend(&u);
     }
 }
 
-enum status attention_cpu(const struct attention_launch *launch, struct stream *stream)
+enum status attention_cpu(const struct attention_launch *launch, const struct store_launch *store,
+                          struct stream *stream)
 {
     struct unit_slices slices;
     unit_slices_init(&slices, launch, n_queries_max(launch->shape), stream_n_threads(stream));
-    struct task task = {launch, stream, &slices, 0};
+    struct task task = {launch, store, stream, &slices, 0};
     stream_parallel(stream, attend_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

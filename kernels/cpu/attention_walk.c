@@ -26,14 +26,20 @@ static int group_of(const struct attention_launch *l)
     return l->shape->n_heads / l->shape->n_kv_heads;
 }
 
+int unit_rows(const struct attention_shape *shape, int queries_max)
+{
+    int group = shape->n_heads / shape->n_kv_heads;
+    return queries_max > group ? queries_max / group : 1;
+}
+
 void unit_slices_init(struct unit_slices *slices, const struct attention_launch *l, int queries_max,
                       int n_threads)
 {
-    const int n_kv_heads = l->shape->n_kv_heads, group = group_of(l);
+    const int n_kv_heads = l->shape->n_kv_heads;
     int64_t n_heads = 0;
     slices->l = l;
     slices->queries_max = queries_max;
-    slices->rows_a_unit = queries_max > group ? queries_max / group : 1;
+    slices->rows_a_unit = unit_rows(l->shape, queries_max);
     slices->cost = 0;
     for (int i = 0; i < l->n_segments; i++) {
         const struct kv_segment *s = &l->segments[i];

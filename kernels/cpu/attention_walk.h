@@ -20,6 +20,9 @@ struct unit_slices {
     struct share_queue queue;
 };
 
+/* Rows of a segment that a unit has at most. */
+int unit_rows(const struct attention_shape *shape, int queries_max);
+
 /* Before the threads start. */
 void unit_slices_init(struct unit_slices *slices, const struct attention_launch *l, int queries_max,
                       int n_threads);

@@ -138,9 +138,9 @@ VECTOR_INLINE void fetch_places(const struct place *p, int kv_head, const int he
         __builtin_prefetch(value_word(p, kv_head, i, head_dim), 1);
 }
 
-/* d is the head_dim; where it is a constant, loops over a head unroll. */
-VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_row *row,
-                               const int d)
+/* kv heads [first, end); d is the head_dim: where it is a constant, loops over a head unroll. */
+VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_row *row, int first,
+                               int end, const int d)
 {
     const struct attention_shape *shape = l->shape;
     const struct place place = {l->kv, shape, row->segment->blocks[row->position / KV_BLOCK_TOKENS],
@@ -152,7 +152,7 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
     const int group = shape->n_heads / shape->n_kv_heads;
     float turned[HEAD_ROOM];
     bf16 key[HEAD_ROOM];
-    for (int h = 0; h < shape->n_kv_heads; h++) {
+    for (int h = first; h < end; h++) {
         fetch_places(&place, h, d);
         for (int i = h * group; i <= (h + 1) * group; i++) { /* its queries, then the key */
             const int is_key = i == (h + 1) * group;
@@ -168,19 +168,22 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
     }
 }
 
-VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row)
+VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row,
+                                  int first, int end)
 {
     if (l->shape->head_dim == 128)
-        store_heads(l, row, 128);
+        store_heads(l, row, first, end, 128);
     else if (l->shape->head_dim == 64)
-        store_heads(l, row, 64);
+        store_heads(l, row, first, end, 64);
     else
-        store_heads(l, row, l->shape->head_dim);
+        store_heads(l, row, first, end, l->shape->head_dim);
 }
-FOR_EACH_PATH(store_one, (const struct store_launch *l, const struct store_row *row), (l, row))
+FOR_EACH_PATH(store_one,
+              (const struct store_launch *l, const struct store_row *row, int first, int end),
+              (l, row, first, end))
 
-void store_row_cpu(const struct store_launch *launch, const struct store_row *row,
-                   enum code_path path)
+void store_row_cpu(const struct store_launch *launch, const struct store_row *row, int kv_head,
+                   int n_heads, enum code_path path)
 {
-    store_one_of(path)(launch, row);
+    store_one_of(path)(launch, row, kv_head, kv_head + n_heads);
 }
