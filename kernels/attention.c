@@ -1,6 +1,6 @@
 /*
- * attention.c - dispatch of the attention operations, the checks of their arguments, and the table
- * of angles.
+ * attention.c - dispatch of attention, the checks of its arguments, storing of new rows, and the
+ * table of angles.
  */
 #include "kernels/attention_launch.h"
 
@@ -119,12 +119,12 @@ static enum status check_segments(const struct kv_segment *segments, int n_segme
 }
 
 struct store_task {
-    const struct store_launch *launch;
+    const struct attention_launch *launch;
     enum code_path path;
 };
 
 /* Whether a segment's rows are left to attention_cpu(). */
-static bool is_left(const struct store_launch *l, const struct kv_segment *s)
+static bool is_left(const struct attention_launch *l, const struct kv_segment *s)
 {
     return l->shape->dtype == DTYPE_BF16 && attention_cpu_stores(l->shape, s);
 }
@@ -142,7 +142,7 @@ static int even_cut(const struct kv_segment *s, int64_t row)
 static void store_rows(void *context, int first, int last)
 {
     const struct store_task *task = context;
-    const struct store_launch *l = task->launch;
+    const struct attention_launch *l = task->launch;
     int64_t counted = 0;
     for (int i = 0; i < l->n_segments && counted < last; i++) {
         const struct kv_segment *s = &l->segments[i];
@@ -171,7 +171,7 @@ enum status attention_prepare_rows(uint64_t *likeness, const struct attention_sh
                   : STATUS_OK;
 }
 
-static void store(const struct store_launch *launch, struct stream *stream)
+static void store(const struct attention_launch *launch, struct stream *stream)
 {
     struct store_task task = {launch, stream_code_path(stream)};
     int n_rows = 0;
@@ -191,14 +191,13 @@ enum status attention(void *y, void *qkv, const struct attention_shape *shape,
     enum status st = check_segments(segments, n_segments, kv, rope);
     if (st != STATUS_OK)
         return st;
-    const struct store_launch new_rows = {qkv, shape, norm, rope, segments, n_segments, kv};
-    const struct attention_launch launch = {y, qkv, shape, segments, n_segments, kv};
+    const struct attention_launch launch = {y, qkv, shape, norm, rope, segments, n_segments, kv};
     struct device *device = stream_device(stream);
     if (device) {
-        st = device->operations->store(device, &new_rows);
+        st = device->operations->store(device, &launch);
         return st == STATUS_OK ? device->operations->attention(device, &launch) : st;
     }
-    store(&new_rows, stream);
+    store(&launch, stream);
     return shape->dtype == DTYPE_F32 ? attention_ref(&launch, stream)
-                                     : attention_cpu(&launch, &new_rows, stream);
+                                     : attention_cpu(&launch, stream);
 }

@@ -42,7 +42,8 @@ struct qk_norm {
  * of KV_SPLIT_TOKENS absolute positions is reduced alone and merged in order, so a row's bits do
  * not depend on how many rows its segment has. Blocks are read once for all rows of a segment (and
  * all heads of a group). Blocks that a segment writes to are in no other segment. STATUS_INVALID: a
- * position outside the table, or a block outside the pool; nothing is stored.
+ * position outside the table, or a block outside the pool; nothing is stored. STATUS_NOMEM: no
+ * work space.
  */
 enum status attention(void *y, void *qkv, const struct attention_shape *shape,
                       const struct qk_norm *norm, const struct rope_table *rope,

@@ -1,6 +1,6 @@
 /*
- * attention_launch.h - the arguments of the two halves of attention(), which fills the cache and
- * then reads it, shared by dispatch, f32 twin and fast version.
+ * attention_launch.h - the arguments of attention() and of its halves, which fill the cache and
+ * read it, shared by dispatch, f32 twin and fast version.
  */
 #ifndef MGPT_KERNELS_ATTENTION_LAUNCH_H
 #define MGPT_KERNELS_ATTENTION_LAUNCH_H
@@ -17,20 +17,11 @@ struct rope_table {
     size_t bytes;
 };
 
-struct store_launch {
-    char *qkv;
+struct attention_launch {
+    void *y, *qkv;
     const struct attention_shape *shape;
     const struct qk_norm *norm;
     const struct rope_table *rope;
-    const struct kv_segment *segments;
-    int n_segments;
-    const struct kv_layer *kv;
-};
-
-struct attention_launch {
-    void *y;
-    const void *qkv;
-    const struct attention_shape *shape;
     const struct kv_segment *segments;
     int n_segments;
     const struct kv_layer *kv;
@@ -45,21 +36,20 @@ struct store_row {
 };
 
 /* One row, all heads. */
-void store_row_ref(const struct store_launch *launch, const struct store_row *row);
+void store_row_ref(const struct attention_launch *launch, const struct store_row *row);
 
 /* One row, some kv heads and the queries that belong to them. */
-void store_row_cpu(const struct store_launch *launch, const struct store_row *row, int kv_head,
+void store_row_cpu(const struct attention_launch *launch, const struct store_row *row, int kv_head,
                    int n_heads, enum code_path path);
 
-/* All of it, threads included. */
+/* All rows and heads over a cache that holds them, threads included. */
 enum status attention_ref(const struct attention_launch *launch, struct stream *stream);
 
 /* Here whoever attends to all rows of a segment stores them just before, head after head, so that
  * the lines of the cache that both touch come from memory once: with 32 rows of 80 positions a
  * step is 8 % shorter. Other rows are stored before. */
 bool attention_cpu_stores(const struct attention_shape *shape, const struct kv_segment *segment);
-enum status attention_cpu(const struct attention_launch *launch, const struct store_launch *store,
-                          struct stream *stream);
+enum status attention_cpu(const struct attention_launch *launch, struct stream *stream);
 
 static inline size_t qkv_row_numbers(const struct attention_shape *shape)
 {

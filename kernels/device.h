@@ -42,7 +42,7 @@ struct device_operations {
                                     int hidden);
     enum status (*prepare_rows)(struct device *device, uint64_t *likeness, const struct attention_shape *shape,
                                 const struct kv_segment *segments, int n_segments);
-    enum status (*store)(struct device *device, const struct store_launch *launch);
+    enum status (*store)(struct device *device, const struct attention_launch *launch);
     enum status (*attention)(struct device *device, const struct attention_launch *launch);
     /* Choose how products with this weight are done; while loading. */
     enum status (*linear_prepare)(struct device *device, const struct linear_weight *weight, struct error *err);

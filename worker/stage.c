@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/clock.h"
+#include "kernels/attention.h"
 #include "worker/stage_room.h"
 #include "worker/stage_state.h"
 

@@ -4,6 +4,7 @@
 #include "worker/stage_room.h"
 
 #include "base/machine_memory.h"
+#include "kernels/attention.h"
 #include "kernels/linear.h"
 #include "model/units.h"
 #include "worker/kv_cache.h"

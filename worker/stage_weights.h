@@ -10,7 +10,6 @@
 #ifndef MGPT_WORKER_STAGE_WEIGHTS_H
 #define MGPT_WORKER_STAGE_WEIGHTS_H
 
-#include "kernels/attention.h"
 #include "kernels/linear.h"
 #include "model/checkpoint_units.h"
 

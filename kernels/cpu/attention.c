@@ -291,7 +291,6 @@ FOR_EACH_PATH(attend, (const struct unit *u), (u))
 
 struct task {
     const struct attention_launch *l;
-    const struct store_launch *store;
     struct stream *stream;
     struct unit_slices *slices;
     int failed; /* written by any thread that finds no memory */
@@ -302,7 +301,7 @@ static void store_unit(const struct task *task, const struct unit_place *place)
     const struct kv_segment *s = place->segment;
     for (int r = 0; r < s->n_rows; r++) {
         struct store_row row = {s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
-        store_row_cpu(task->store, &row, place->kv_head, place->n_heads,
+        store_row_cpu(task->l, &row, place->kv_head, place->n_heads,
                       stream_code_path(task->stream));
     }
 }
@@ -343,12 +342,11 @@ static void attend_share(void *context, int thread_index, int n_threads)
     }
 }
 
-enum status attention_cpu(const struct attention_launch *launch, const struct store_launch *store,
-                          struct stream *stream)
+enum status attention_cpu(const struct attention_launch *launch, struct stream *stream)
 {
     struct unit_slices slices;
     unit_slices_init(&slices, launch, n_queries_max(launch->shape), stream_n_threads(stream));
-    struct task task = {launch, store, stream, &slices, 0};
+    struct task task = {launch, stream, &slices, 0};
     stream_parallel(stream, attend_share, &task);
     return task.failed ? STATUS_NOMEM : STATUS_OK;
 }

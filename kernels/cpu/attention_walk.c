@@ -21,14 +21,14 @@ static int64_t head_cost(const struct kv_segment *s, int first, int n_rows)
     return (int64_t)n_rows * (s->start + first + n_rows + KV_GROUP);
 }
 
-static int group_of(const struct attention_launch *l)
+static int group_of(const struct attention_shape *shape)
 {
-    return l->shape->n_heads / l->shape->n_kv_heads;
+    return shape->n_heads / shape->n_kv_heads;
 }
 
 int unit_rows(const struct attention_shape *shape, int queries_max)
 {
-    int group = shape->n_heads / shape->n_kv_heads;
+    const int group = group_of(shape);
     return queries_max > group ? queries_max / group : 1;
 }
 
@@ -101,7 +101,7 @@ static int next_of_slices(struct unit_walk *w, struct unit_place *place)
 {
     const struct unit_slices *slices = w->slices;
     const struct attention_launch *l = slices->l;
-    const int n_kv_heads = l->shape->n_kv_heads, group = group_of(l);
+    const int n_kv_heads = l->shape->n_kv_heads, group = group_of(l->shape);
     while (w->segment < l->n_segments) {
         const struct kv_segment *s = &l->segments[w->segment];
         int n_rows = min_int(slices->rows_a_unit, s->n_rows - w->first),

@@ -139,13 +139,13 @@ VECTOR_INLINE void fetch_places(const struct place *p, int kv_head, const int he
 }
 
 /* kv heads [first, end); d is the head_dim: where it is a constant, loops over a head unroll. */
-VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_row *row, int first,
-                               int end, const int d)
+VECTOR_INLINE void store_heads(const struct attention_launch *l, const struct store_row *row,
+                               int first, int end, const int d)
 {
     const struct attention_shape *shape = l->shape;
     const struct place place = {l->kv, shape, row->segment->blocks[row->position / KV_BLOCK_TOKENS],
                                 row->position % KV_BLOCK_TOKENS};
-    bf16 *q = (bf16 *)(void *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
+    bf16 *q = (bf16 *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
     const bf16 *k = q + (size_t)shape->n_heads * (size_t)d,
                *v = k + (size_t)shape->n_kv_heads * (size_t)d;
     const float *angles = l->rope->values + (size_t)row->position * (size_t)d;
@@ -168,7 +168,7 @@ VECTOR_INLINE void store_heads(const struct store_launch *l, const struct store_
     }
 }
 
-VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct store_row *row,
+VECTOR_INLINE void store_one_body(const struct attention_launch *l, const struct store_row *row,
                                   int first, int end)
 {
     if (l->shape->head_dim == 128)
@@ -179,10 +179,10 @@ VECTOR_INLINE void store_one_body(const struct store_launch *l, const struct sto
         store_heads(l, row, first, end, l->shape->head_dim);
 }
 FOR_EACH_PATH(store_one,
-              (const struct store_launch *l, const struct store_row *row, int first, int end),
+              (const struct attention_launch *l, const struct store_row *row, int first, int end),
               (l, row, first, end))
 
-void store_row_cpu(const struct store_launch *launch, const struct store_row *row, int kv_head,
+void store_row_cpu(const struct attention_launch *launch, const struct store_row *row, int kv_head,
                    int n_heads, enum code_path path)
 {
     store_one_of(path)(launch, row, kv_head, kv_head + n_heads);

@@ -100,7 +100,7 @@ enum status embedding_cuda(struct device *device, void *y, const int32_t *ids, c
 enum status rmsnorm_cuda(struct device *device, const struct rmsnorm_launch *launch, enum dtype dtype, int n_rows);
 enum status add_cuda(struct device *device, const struct add_launch *launch, enum dtype dtype, int n_rows);
 enum status silu_mul_cuda(struct device *device, const struct silu_mul_launch *launch, enum dtype dtype, int n_rows);
-enum status store_cuda(struct device *device, const struct store_launch *launch);
+enum status store_cuda(struct device *device, const struct attention_launch *launch);
 enum status attention_cuda(struct device *device, const struct attention_launch *launch);
 enum status linear_prepare_cuda(struct device *device, const struct linear_weight *weight, struct error *err);
 enum status linear_prepare_range_cuda(struct device *device, const struct linear_weight *weight, int n_out,

@@ -112,7 +112,7 @@ static __global__ void __launch_bounds__(STORE_WARPS *LANES) store_kernel(struct
     store_pairs((T *)place + (size_t)(entry.position % KV_BLOCK_TOKENS) * (size_t)d, &p, half, lane);
 }
 
-enum status store_cuda(struct device *device, const struct store_launch *l)
+enum status store_cuda(struct device *device, const struct attention_launch *l)
 {
     struct cuda_device *cuda = cuda_of(device);
     struct row_table_view rows;

@@ -32,7 +32,7 @@ static void rotate(float *x, const float *angles, int head_dim)
     }
 }
 
-void store_row_ref(const struct store_launch *l, const struct store_row *row)
+void store_row_ref(const struct attention_launch *l, const struct store_row *row)
 {
     const struct attention_shape *shape = l->shape;
     const int d = shape->head_dim, slot = row->position % KV_BLOCK_TOKENS;
