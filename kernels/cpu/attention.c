@@ -21,6 +21,9 @@
 
 enum { QUERIES = 48 };
 
+_Static_assert((int)KV_STRIP_PAIRS == TILE_STRIP_PAIRS && (int)KV_STRIPS <= TILE_STRIPS_MAX,
+               "a block's values are the strips of a product");
+
 /* Work space of a thread, cut out of its scratch. */
 struct space {
     bf16 *queries;                    /* [n_queries_max, head_dim] */
@@ -106,10 +109,10 @@ static void gather_queries(const struct unit *u)
 /* Where the operands of the n positions from `at` of the split lie; panel -1: keys. */
 static const bf16 *operand_at(const struct unit *u, int first, int at, int panel)
 {
-    int32_t block = u->place.segment->blocks[(first + at) / KV_BLOCK_TOKENS];
-    if (panel < 0)
-        return kv_keys_at(u->l->kv, u->l->shape, block, u->place.kv_head);
-    return kv_panel_at(u->l->kv, u->l->shape, block, u->place.kv_head, panel);
+    const struct attention_shape *shape = u->l->shape;
+    bf16 *strip = kv_strip_at(u->l->kv, shape, u->place.segment->blocks, first + at);
+    return panel < 0 ? kv_strip_keys(strip, shape, u->place.kv_head)
+                     : kv_strip_panel(strip, shape, u->place.kv_head, panel);
 }
 
 /* Scores of the n positions from `first` on, block after block, in each the heads of the unit. */
@@ -123,7 +126,7 @@ static void split_scores(const struct unit *u, int first, int n)
                                  .a = u->space->queries,
                                  .ld_a = (size_t)u->head_dim,
                                  .b = operand_at(u, first, at, -1),
-                                 .group_stride = kv_key_group_stride(u->head_dim),
+                                 .group_stride = kv_strip_words(u->l->shape),
                                  .pair_stride = TILE_PAIR,
                                  .n_rows = u->a_head,
                                  .n_groups = (left + TILE_GROUP - 1) / TILE_GROUP,
@@ -131,7 +134,7 @@ static void split_scores(const struct unit *u, int first, int n)
                                  .n_products = u->place.n_heads,
                                  .acc_step = (size_t)u->a_head * KV_SPLIT_TOKENS,
                                  .a_step = (size_t)u->a_head * (size_t)u->head_dim,
-                                 .b_step = kv_key_bytes(u->l->shape) / sizeof(bf16),
+                                 .b_step = kv_strip_key_words(u->l->shape),
                                  .next = last ? operand_at(u, first, 0, 0)
                                               : operand_at(u, first, at + KV_BLOCK_TOKENS, -1)};
         u->multiply(&p);
@@ -155,6 +158,7 @@ static void panel_values(const struct unit *u, int first, int n, int panel, cons
                                  .n_rows = u->a_head,
                                  .n_groups = groups,
                                  .n_pairs = (left + 1) / 2,
+                                 .strip_stride = kv_strip_words(u->l->shape),
                                  .resume = at > 0,
                                  .n_products = u->place.n_heads,
                                  .acc_step = (size_t)u->a_head * (size_t)u->columns,
@@ -180,21 +184,39 @@ static int n_seen(const struct unit *u, int query)
     return u->place.segment->start + u->place.first + query % u->a_head / u->group + 1;
 }
 
-/* Lines that are fetched into the second-level cache, n_a_word with every word of weights: all at
+/* Lines that are fetched into the second-level cache, so many with every word of weights: all at
  * once would be waited for. */
 struct lines {
     const char *at;
-    int n_a_word;
+    int n_a_word, n_a_strip;
+    int left;    /* of the strip under way, */
+    size_t skip; /* then it goes on so many bytes behind */
 };
+
+VECTOR_INLINE void fetch_lines(struct lines *lines)
+{
+    for (int i = 0; i < lines->n_a_word; i++) {
+        __builtin_prefetch(lines->at, 0, 2);
+        lines->at += KV_PAIR_WORDS * sizeof(bf16);
+        if (--lines->left == 0) {
+            lines->left = lines->n_a_strip;
+            lines->at += lines->skip;
+        }
+    }
+}
 
 /* The values of the split's first block, of one head: memory would idle while scores become
  * weights. */
 VECTOR_INLINE struct lines first_values(const struct unit *u, int first, int n, int head)
 {
-    const bf16 *values = operand_at(u, first, 0, 0) + (size_t)head * kv_panel_words(u->head_dim, 0);
+    const size_t words = kv_panel_words(u->head_dim, 0);
+    const bf16 *values = operand_at(u, first, 0, 0) + (size_t)head * words;
+    const int groups = kv_panel_groups(u->head_dim, 0), n_a_strip = KV_STRIP_PAIRS * groups;
     int n_pairs = ((n < KV_BLOCK_TOKENS ? n : KV_BLOCK_TOKENS) + 1) / 2;
-    int n_lines = n_pairs * kv_panel_groups(u->head_dim, 0), n_words = (n + LANES - 1) / LANES;
-    return (struct lines){(const char *)values, (n_lines + n_words - 1) / n_words};
+    int n_words = (n + LANES - 1) / LANES;
+    return (struct lines){(const char *)values, (n_pairs * groups + n_words - 1) / n_words,
+                          n_a_strip, n_a_strip,
+                          (kv_strip_words(u->l->shape) - words) * sizeof(bf16)};
 }
 
 /* Scores to weights for one query with n_valid of the n positions; n_valid may be 0 or less:
@@ -215,8 +237,7 @@ VECTOR_INLINE void weigh(const struct unit *u, int query, int n, int n_valid, st
         e = select_lanes(first_lanes(n_valid - j), e, (f32x16){0});
         u16x16 rounded = round_bf16(e);
         memcpy(weights + j, &rounded, sizeof(rounded));
-        for (int i = 0; i < fetched.n_a_word; i++, fetched.at += KV_PAIR_WORDS * sizeof(bf16))
-            __builtin_prefetch(fetched.at, 0, 2);
+        fetch_lines(&fetched);
         sum += from_bits(__builtin_convertvector(rounded, u32x16) << 16);
     }
     u->space->split_largest[query] = top;
@@ -273,7 +294,7 @@ VECTOR_INLINE void attend_body(const struct unit *u)
         int last = first + n >= n_positions;
         split_scores(u, first, n);
         for (int q = 0; q < u->n_queries; q++) {
-            struct lines values = {NULL, 0};
+            struct lines values = {0};
             if (q % u->a_head == 0)
                 values = first_values(u, first, n, q / u->a_head);
             weigh(u, q, n, n_seen(u, q) - first < n ? n_seen(u, q) - first : n, values);
@@ -331,9 +352,10 @@ static void attend_share(void *context, int thread_index, int n_threads)
                      .space = &space};
     struct unit_place next;
     while (unit_walk_next(&walk, &u.place)) {
-        u.next_keys = unit_walk_peek(&walk, &next)
-                          ? kv_keys_at(u.l->kv, shape, next.segment->blocks[0], next.kv_head)
-                          : NULL;
+        u.next_keys = NULL;
+        if (unit_walk_peek(&walk, &next))
+            u.next_keys = kv_strip_keys(kv_strip_at(u.l->kv, shape, next.segment->blocks, 0), shape,
+                                        next.kv_head);
         u.a_head = u.place.n_rows * u.group;
         u.n_queries = u.place.n_heads * u.a_head;
         if (attention_cpu_stores(shape, u.place.segment))

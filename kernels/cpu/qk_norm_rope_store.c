@@ -68,21 +68,18 @@ VECTOR_INLINE void round_head(bf16 *y, const float *x, int head_dim)
                     head_dim - i < LANES ? head_dim - i : LANES);
 }
 
-/* A key's pairs lie a group of positions apart. */
+/* Each pair of a key is a word of another line. */
 VECTOR_INLINE void store_key(bf16 *keys, const bf16 *key, int slot, int head_dim)
 {
-    bf16 *to =
-        keys + (size_t)(slot / KV_GROUP) * kv_key_group_stride(head_dim) + 2 * (slot % KV_GROUP);
     for (int pair = 0; pair < head_dim / 2; pair++)
-        memcpy(to + (size_t)pair * KV_PAIR_WORDS, key + 2 * pair, 2 * sizeof(bf16));
+        memcpy(keys + 2 * slot + (size_t)pair * KV_PAIR_WORDS, key + 2 * pair, 2 * sizeof(bf16));
 }
 
 /* The place of one position in the cache. */
 struct place {
-    const struct kv_layer *kv;
     const struct attention_shape *shape;
-    int32_t block;
-    int slot;
+    bf16 *strip;
+    int slot; /* position in the strip */
 };
 
 /* The words of the group that column i of a head begins. */
@@ -90,7 +87,7 @@ VECTOR_INLINE bf16 *value_word(const struct place *p, int kv_head, int i, const 
 {
     int panel = i / KV_PANEL_COLUMNS, group = i / KV_GROUP % KV_PANEL_GROUPS;
     size_t pair_stride = (size_t)kv_panel_groups(head_dim, panel) * KV_PAIR_WORDS;
-    return kv_panel_at(p->kv, p->shape, p->block, kv_head, panel) +
+    return kv_strip_panel(p->strip, p->shape, kv_head, panel) +
            (size_t)(p->slot / 2) * pair_stride + (size_t)group * KV_PAIR_WORDS;
 }
 
@@ -129,8 +126,7 @@ VECTOR_INLINE void store_value(const struct place *p, int kv_head, const bf16 *v
 /* What the stores of one kv head will touch, fetched while its queries are computed. */
 VECTOR_INLINE void fetch_places(const struct place *p, int kv_head, const int head_dim)
 {
-    bf16 *key = kv_keys_at(p->kv, p->shape, p->block, kv_head);
-    key += (size_t)(p->slot / KV_GROUP) * kv_key_group_stride(head_dim);
+    const bf16 *key = kv_strip_keys(p->strip, p->shape, kv_head);
     for (int pair = 0; pair < head_dim / 2; pair++)
         __builtin_prefetch(key + (size_t)pair * KV_PAIR_WORDS, 1);
 #pragma GCC unroll 8
@@ -143,8 +139,9 @@ VECTOR_INLINE void store_heads(const struct attention_launch *l, const struct st
                                int first, int end, const int d)
 {
     const struct attention_shape *shape = l->shape;
-    const struct place place = {l->kv, shape, row->segment->blocks[row->position / KV_BLOCK_TOKENS],
-                                row->position % KV_BLOCK_TOKENS};
+    const struct place place = {shape,
+                                kv_strip_at(l->kv, shape, row->segment->blocks, row->position),
+                                row->position % KV_STRIP_TOKENS};
     bf16 *q = (bf16 *)l->qkv + (size_t)row->row * qkv_row_numbers(shape);
     const bf16 *k = q + (size_t)shape->n_heads * (size_t)d,
                *v = k + (size_t)shape->n_kv_heads * (size_t)d;
@@ -163,7 +160,7 @@ VECTOR_INLINE void store_heads(const struct attention_launch *l, const struct st
             norm_and_turn(turned, x, weight + at, bias + at, angles, d, l->norm->eps);
             round_head(is_key ? key : q + at, turned, d);
         }
-        store_key(kv_keys_at(l->kv, shape, place.block, h), key, place.slot, d);
+        store_key(kv_strip_keys(place.strip, shape, h), key, place.slot, d);
         store_value(&place, h, v + (size_t)h * (size_t)d, row->newest, d);
     }
 }

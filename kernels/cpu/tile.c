@@ -19,19 +19,24 @@ static inline __attribute__((always_inline)) void multiply_group(const struct ti
     f32x16 sum[ROWS_MAX] = {{0}};
     for (int r = 0; r < rows && p->resume; r++)
         memcpy(&sum[r], acc + (size_t)r * p->ld_acc, sizeof(sum[r]));
-    for (int pair = 0; pair < p->n_pairs; pair++) {
-        u32x16 both, low, high;
-        f32x16 even, odd;
-        memcpy(&both, b + (size_t)pair * p->pair_stride, sizeof(both));
-        low = both << 16;
-        high = both & 0xffff0000u;
-        memcpy(&even, &low, sizeof(even));
-        memcpy(&odd, &high, sizeof(odd));
+    const int run = p->strip_stride ? TILE_STRIP_PAIRS : p->n_pairs;
+    for (int first = 0; first < p->n_pairs; first += run) {
+        const bf16 *words = b + tile_pair_at(p, first);
+        const int end = first + run < p->n_pairs ? first + run : p->n_pairs;
+        for (int pair = first; pair < end; pair++, words += p->pair_stride) {
+            u32x16 both, low, high;
+            f32x16 even, odd;
+            memcpy(&both, words, sizeof(both));
+            low = both << 16;
+            high = both & 0xffff0000u;
+            memcpy(&even, &low, sizeof(even));
+            memcpy(&odd, &high, sizeof(odd));
 #pragma GCC unroll 2
-        for (int r = 0; r < rows; r++) {
-            const bf16 *x = a + (size_t)r * p->ld_a + 2 * pair;
-            sum[r] += even * bf16_to_f32(x[0]);
-            sum[r] += odd * bf16_to_f32(x[1]);
+            for (int r = 0; r < rows; r++) {
+                const bf16 *x = a + (size_t)r * p->ld_a + 2 * pair;
+                sum[r] += even * bf16_to_f32(x[0]);
+                sum[r] += odd * bf16_to_f32(x[1]);
+            }
         }
     }
     for (int r = 0; r < rows; r++)

@@ -21,7 +21,9 @@ enum {
     TILE_GROUP = 16,     /* columns in a group */
     TILE_GROUPS_MAX = 4, /* groups in a product */
     TILE_COLUMNS = TILE_GROUP * TILE_GROUPS_MAX,
-    TILE_PAIR = 2 * TILE_GROUP /* bf16 of one group and pair */
+    TILE_PAIR = 2 * TILE_GROUP, /* bf16 of one group and pair */
+    TILE_STRIP_PAIRS = 8,
+    TILE_STRIPS_MAX = 4
 };
 
 struct tile_product {
@@ -35,6 +37,8 @@ struct tile_product {
     const bf16 *b;        /* aligned to 64 bytes */
     size_t group_stride;  /* bf16 from a group to the next */
     size_t pair_stride;   /* bf16 from a pair to the next */
+    size_t strip_stride; /* 0, or the pairs lie in up to TILE_STRIPS_MAX strips of TILE_STRIP_PAIRS:
+                            bf16 from a strip to the next; for tile_multiply_any_of() only */
     int n_rows, n_groups, n_pairs;
     int resume;
     int n_products; /* of one shape; their operands are this far apart: */
@@ -44,7 +48,16 @@ struct tile_product {
                          tile_multiply_amx takes it to lie behind b */
 };
 
-/* Bytes of one b, from its start to its end. */
+/* bf16 from the start of a group of b to a pair. */
+static inline size_t tile_pair_at(const struct tile_product *p, int pair)
+{
+    if (!p->strip_stride)
+        return (size_t)pair * p->pair_stride;
+    return (size_t)(pair / TILE_STRIP_PAIRS) * p->strip_stride +
+           (size_t)(pair % TILE_STRIP_PAIRS) * p->pair_stride;
+}
+
+/* Bytes of one b without strips, from its start to its end. */
 static inline size_t tile_b_bytes(const struct tile_product *p)
 {
     size_t groups = (size_t)p->n_groups * p->group_stride,

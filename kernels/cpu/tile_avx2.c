@@ -10,9 +10,9 @@
  * caller or once a run for all columns; the inner loop widens b alone and broadcasts one number a
  * row. Tiles are 4 to 6 rows by 1 group of columns, 3 or 2 by 2, or 1 by 4: 8 to 12 sums hide the
  * latency of FMA and leave room for operands in 16 registers. (3 by 2 need one more; three rows
- * wait for memory, but beside others they go by 1.) One or two rows of several products go side by
- * side (multiply_abreast()). All shapes run the same chain for an element, so the cut into tiles
- * and runs changes no bit.
+ * wait for memory, but beside others they go by 1.) One or two rows read b in several streams
+ * (struct streams). All shapes run the same chain for an element, so the cut into tiles, runs and
+ * strips changes no bit.
  */
 #include "kernels/cpu/tile.h"
 
@@ -26,9 +26,9 @@ enum {
     ROWS_MAX = 6,
     HALF = 8, /* columns of a register; a group has two */
     HALVES_MAX = 2 * TILE_GROUPS_MAX,
-    HELD_MAX = 4,      /* operands of a step that wait in registers */
-    PAIRS_A_RUN = 128, /* 32 KiB of b */
-    ABREAST = 4,       /* products side by side */
+    HELD_MAX = 4,              /* operands of a step that wait in registers */
+    PAIRS_A_RUN = 128,         /* 32 KiB of b */
+    ABREAST = TILE_STRIPS_MAX, /* streams side by side */
     ROWS_ABREAST_MAX = 2,
     LD_X = 2 * PAIRS_A_RUN, /* numbers from a widened row to the next */
 };
@@ -46,8 +46,9 @@ struct tile {
     const bf16 *b;
     size_t ld_acc, group_stride, pair_stride;
     int n_pairs, resume;
-    const char *prefetch; /* as many lines as the tile has groups are fetched from here a pair, */
-    size_t prefetch_step; /* then it goes on by so many bytes */
+    const char *prefetch; /* a line for each group of the tile is fetched from here a pair, */
+    size_t prefetch_step; /* then it goes on by so many bytes, */
+    size_t prefetch_tile; /* from a tile to the next by so many */
 };
 
 AVX2_TILE void set_distances(struct tile *t, const enum order order)
@@ -146,16 +147,17 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
     set_distances(&t, order);
     for (int i = 0; i < t.n_tiles; i++, t.acc += groups * TILE_GROUP) {
         __m256 sum[ROWS_MAX][HALVES_MAX];
+        const char *prefetch = t.prefetch + (size_t)i * t.prefetch_tile;
         const bf16 *b = t.b + (size_t)(i * groups) * t.group_stride;
         load_sums(sum, &t, rows, halves);
         for (const float *x = t.x, *end = x + 2 * t.n_pairs; x < end; x += 2) {
 #pragma GCC unroll 4
             for (int line = 0; fetches && line < groups; line++)
-                _mm_prefetch(t.prefetch + 64 * line, _MM_HINT_T0);
+                _mm_prefetch(prefetch + (size_t)line * t.group_stride * sizeof(bf16), _MM_HINT_T0);
             accumulate(sum, &t, x, b, 0, rows, halves, order);
             accumulate(sum, &t, x, b, 1, rows, halves, order);
             b += t.pair_stride;
-            t.prefetch += t.prefetch_step;
+            prefetch += t.prefetch_step;
         }
         store_sums(sum, &t, rows, halves);
     }
@@ -209,9 +211,9 @@ AVX2_TILE void multiply(const struct tile *tiles, const int rows, const int grou
     FOR_EACH_SUM(FUSE_SUM, 2 * (pair) + 1)
 
 #define FETCH(pair)                                                                                \
-    _mm_prefetch(t.prefetch + (pair)*t.prefetch_step, _MM_HINT_T0);                                \
+    _mm_prefetch(prefetch + (pair)*t.prefetch_step, _MM_HINT_T0);                                  \
     if (lines == 2)                                                                                \
-        _mm_prefetch(t.prefetch + (pair)*t.prefetch_step + 64, _MM_HINT_T0);
+        _mm_prefetch(prefetch + (pair)*t.prefetch_step + 64, _MM_HINT_T0);
 
 AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const enum order order,
                               const int lines)
@@ -223,6 +225,7 @@ AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const en
         __m256 sum[ROWS_MAX][HALVES_MAX], w_0, w_1, number;
         const float *x = t.x;
         const bf16 *b = t.b + (size_t)i * t.group_stride;
+        const char *prefetch = t.prefetch + (size_t)i * t.prefetch_tile;
         load_sums(sum, &t, rows, 2);
         FOR_EACH_SUM(BIND_SUM, 0) /* no call may come until they are free again */
         for (int rounds = t.n_pairs / 4; rounds > 0; rounds--) {
@@ -232,7 +235,7 @@ AVX2_TILE void multiply_bound(const struct tile *tiles, const int rows, const en
             FETCH(2)
             FUSE_PAIR(2)
             FUSE_PAIR(3)
-            t.prefetch += 4 * t.prefetch_step;
+            prefetch += 4 * t.prefetch_step;
             x += 8;
             b += 4 * t.pair_stride;
         }
@@ -329,127 +332,208 @@ AVX2 static void widen_rows(void *to, const bf16 *a, size_t ld_a, int n_rows, in
 const struct tile_layout tile_layout_avx2 = {widen_rows, 4, 1, PAIRS_A_RUN, LD_X * sizeof(float)};
 
 /* The columns of the rows from `first` on, in tiles as wide as they may be. */
-AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, struct tile *t,
+AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, struct tile t,
                              int first, int rows, int n_row_tiles)
 {
     const kernel *of_rows = n_row_tiles > 1 ? beside[order][rows - 1] : alone[order][rows - 1];
-    const bf16 *b = t->b;
+    const bf16 *b = t.b;
+    const int apart = p->group_stride > TILE_PAIR;
     for (int group = 0, width = WIDTHS - 1; group < p->n_groups;) {
         while (!of_rows[width] || group + (1 << width) > p->n_groups)
             width--;
-        t->n_tiles = (p->n_groups - group) >> width;
-        t->acc = p->acc + (size_t)first * p->ld_acc + (size_t)group * TILE_GROUP;
-        t->b = b + (size_t)group * p->group_stride;
+        t.n_tiles = (p->n_groups - group) >> width;
+        t.acc = p->acc + (size_t)first * p->ld_acc + (size_t)group * TILE_GROUP;
+        t.b = b + (size_t)group * p->group_stride;
         /* All tiles of a run together fetch the next one. */
-        t->prefetch_step = p->next ? (size_t)(64 << width) / (size_t)n_row_tiles : 0;
-        of_rows[width](t);
-        t->prefetch += t->prefetch_step * (size_t)(t->n_pairs * t->n_tiles);
-        group += t->n_tiles << width;
+        t.prefetch_step = p->next ? (size_t)(apart ? 64 : 64 << width) / (size_t)n_row_tiles : 0;
+        t.prefetch_tile =
+            apart ? p->group_stride * sizeof(bf16) << width : t.prefetch_step * (size_t)t.n_pairs;
+        of_rows[width](&t);
+        t.prefetch += t.prefetch_tile * (size_t)t.n_tiles;
+        group += t.n_tiles << width;
     }
-    t->b = b;
 }
 
 AVX2_TILE void multiply_run(const struct tile_product *p, enum order order, int pair, int n_pairs)
 {
     float x[ROWS_MAX * LD_X];
-    int n_row_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX, last = pair + n_pairs == p->n_pairs;
-    struct tile t = {.b = p->b + (size_t)pair * p->pair_stride,
-                     .ld_acc = p->ld_acc,
-                     .group_stride = p->group_stride,
-                     .pair_stride = p->pair_stride,
-                     .n_pairs = n_pairs,
-                     .resume = p->resume || pair > 0};
-    t.prefetch = last && p->next ? p->next : (const char *)(t.b + (size_t)n_pairs * t.pair_stride);
+    const int n_row_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX,
+              last = pair + n_pairs == p->n_pairs,
+              strip = p->strip_stride ? TILE_STRIP_PAIRS : n_pairs;
+    const char *next =
+        last && p->next ? p->next : (const char *)(p->b + tile_pair_at(p, pair + n_pairs));
+    const size_t next_step = p->group_stride > TILE_PAIR ? 64 : 64 * (size_t)p->n_groups;
+    struct tile t = {
+        .ld_acc = p->ld_acc, .group_stride = p->group_stride, .pair_stride = p->pair_stride};
     for (int i = 0; i < n_row_tiles; i++) {
         int first = p->n_rows * i / n_row_tiles, rows = p->n_rows * (i + 1) / n_row_tiles - first;
-        if (p->laid_out) {
-            t.x = (const float *)p->laid_out +
-                  (size_t)(pair / PAIRS_A_RUN) * (p->laid_out_run / sizeof(float)) +
-                  (size_t)first * LD_X;
-        } else {
+        const float *wide = x;
+        if (p->laid_out)
+            wide = (const float *)p->laid_out +
+                   (size_t)(pair / PAIRS_A_RUN) * (p->laid_out_run / sizeof(float)) +
+                   (size_t)first * LD_X;
+        else
             widen_rows(x, p->a + (size_t)first * p->ld_a + 2 * pair, p->ld_a, rows, n_pairs);
-            t.x = x;
-        }
-        multiply_rows(p, order, &t, first, rows, n_row_tiles);
-    }
-}
-
-/* Products side by side: a piece of each in turn. */
-struct abreast {
-    const struct tile_product *p;
-    int first, apart; /* products first, first + apart and so on */
-    int pair, n_pairs;
-    float (*x)[ROWS_ABREAST_MAX * LD_X]; /* [ABREAST] their rows, these pairs of them */
-};
-
-AVX2_TILE void widen_abreast(const struct abreast *a, const int rows)
-{
-    const struct tile_product *p = a->p;
-    int n_different = p->a_step ? ABREAST : 1;
-    for (int s = 0, i = a->first; s < n_different && i < p->n_products; s++, i += a->apart)
-        widen_rows(a->x[s], p->a + (size_t)i * p->a_step + 2 * (size_t)a->pair, p->ld_a, rows,
-                   a->n_pairs);
-}
-
-/* n_tiles tiles from `group` on, `step` pairs of one product, then of the next. */
-AVX2_TILE void walk_abreast(const struct abreast *a, int group, int n_tiles, const int step,
-                            const int rows, const int groups, const enum order order)
-{
-    const struct tile_product *p = a->p;
-    struct tile t = {.n_tiles = n_tiles,
-                     .ld_acc = p->ld_acc,
-                     .group_stride = p->group_stride,
-                     .pair_stride = p->pair_stride};
-    for (int at = 0; at < a->n_pairs; at += step) {
-        size_t words = (size_t)group * p->group_stride + (size_t)(a->pair + at) * p->pair_stride;
-        t.n_pairs = a->n_pairs - at < step ? a->n_pairs - at : step;
-        t.resume = p->resume || a->pair + at > 0;
-        for (int s = 0, i = a->first; s < ABREAST && i < p->n_products; s++, i += a->apart) {
-            t.x = a->x[p->a_step ? s : 0] + 2 * at;
-            t.acc = p->acc + (size_t)i * p->acc_step + group * TILE_GROUP;
-            t.b = p->b + (size_t)i * p->b_step + words;
-            multiply(&t, rows, groups, order, 0);
+        for (int at = 0; at < n_pairs; at += strip) {
+            t.n_pairs = n_pairs - at < strip ? n_pairs - at : strip;
+            t.x = wide + 2 * at;
+            t.b = p->b + tile_pair_at(p, pair + at);
+            t.resume = p->resume || pair + at > 0;
+            t.prefetch = next + tile_pair_at(p, at) * sizeof(bf16) +
+                         next_step * (size_t)(t.n_pairs * i / n_row_tiles);
+            multiply_rows(p, order, t, first, rows, n_row_tiles);
         }
     }
 }
 
 /*
  * One or two rows wait for memory alone, and a processor that fetches ahead by itself does so for
- * every stream that it sees: b is read in ABREAST streams, a few lines of each in turn, in the
- * order in which they lie (two tiles of a pair lie side by side, so there each pair is a turn).
- * Instructions that fetch would only hide the streams from it.
+ * every stream that it sees: b is read in up to ABREAST streams, a few lines of each in turn, in
+ * the order in which they lie. Instructions that fetch would only hide the streams from it.
  */
-AVX2_TILE void multiply_abreast(const struct tile_product *p, const int rows,
-                                const enum order order)
+struct streams {
+    const struct tile_product *p;
+    float x[ABREAST][ROWS_ABREAST_MAX * LD_X]; /* widened rows */
+    struct tile pieces[ABREAST];               /* what each has next */
+    int n_pairs[ABREAST];                      /* of it */
+    int n, n_pairs_max;
+};
+
+AVX2_TILE void begin_streams(struct streams *s, const struct tile_product *p)
 {
-    const int groups = rows == 1 ? TILE_GROUPS_MAX : TILE_GROUPS_MAX / 2;
-    float x[ABREAST][ROWS_ABREAST_MAX * LD_X];
-    struct abreast a = {.p = p, .apart = (p->n_products + ABREAST - 1) / ABREAST, .x = x};
-    for (; a.first < a.apart; a.first++)
-        for (a.pair = 0; a.pair < p->n_pairs; a.pair += PAIRS_A_RUN) {
-            a.n_pairs = p->n_pairs - a.pair < PAIRS_A_RUN ? p->n_pairs - a.pair : PAIRS_A_RUN;
-            widen_abreast(&a, rows);
-            if (order != ORDER_PLAIN || p->group_stride == TILE_PAIR)
-                walk_abreast(&a, 0, TILE_GROUPS_MAX / groups, rows == 1 ? 2 : 1, rows, groups,
-                             order);
-            else
-                for (int group = 0; group < p->n_groups; group++)
-                    walk_abreast(&a, group, 1, 4, rows, 1, order);
+    s->p = p;
+    s->n = s->n_pairs_max = 0;
+}
+
+/* x: the widened rows of these pairs. */
+AVX2_TILE void add_piece(struct streams *s, int product, int group, int pair, int n_pairs,
+                         const float *x)
+{
+    const struct tile_product *p = s->p;
+    s->pieces[s->n] =
+        (struct tile){.acc = p->acc + (size_t)product * p->acc_step + group * TILE_GROUP,
+                      .x = x,
+                      .b = p->b + (size_t)product * p->b_step + (size_t)group * p->group_stride +
+                           tile_pair_at(p, pair),
+                      .ld_acc = p->ld_acc,
+                      .group_stride = p->group_stride,
+                      .pair_stride = p->pair_stride,
+                      .resume = p->resume || pair > 0};
+    s->n_pairs[s->n++] = n_pairs;
+    s->n_pairs_max = s->n_pairs_max > n_pairs ? s->n_pairs_max : n_pairs;
+}
+
+/* `step` pairs of each piece in turn; then there are none. */
+AVX2_TILE void walk_pieces(struct streams *s, int n_tiles, const int step, const int rows,
+                           const int groups, const enum order order)
+{
+    for (int at = 0; at < s->n_pairs_max; at += step)
+        for (int i = 0; i < s->n; i++) {
+            struct tile *piece = &s->pieces[i];
+            int left = s->n_pairs[i] - at;
+            if (left <= 0)
+                continue;
+            piece->n_tiles = n_tiles;
+            piece->n_pairs = left < step ? left : step;
+            multiply(piece, rows, groups, order, 0);
+            piece->x += 2 * step;
+            piece->b += (size_t)step * piece->pair_stride;
+            piece->resume = 1;
         }
+    s->n = s->n_pairs_max = 0;
+}
+
+/* A panel each; where two tiles of a pair lie side by side, each pair is a turn. */
+AVX2_TILE void walk_panels(struct streams *s, const int rows, const enum order order)
+{
+    if (rows == 1)
+        walk_pieces(s, 1, 2, rows, TILE_GROUPS_MAX, order);
+    else
+        walk_pieces(s, 2, 1, rows, TILE_GROUPS_MAX / 2, order);
+}
+
+AVX2_TILE void widen_product(struct streams *s, int place, int product, int pair, int n_pairs,
+                             const int rows)
+{
+    const struct tile_product *p = s->p;
+    widen_rows(s->x[place], p->a + (size_t)product * p->a_step + 2 * (size_t)pair, p->ld_a, rows,
+               n_pairs);
+}
+
+/* A stream runs through every n-th product. */
+AVX2_TILE void multiply_products_abreast(const struct tile_product *p, const int rows,
+                                         const enum order order)
+{
+    struct streams s;
+    begin_streams(&s, p);
+    const int apart = (p->n_products + ABREAST - 1) / ABREAST;
+    for (int first = 0; first < apart; first++)
+        for (int pair = 0; pair < p->n_pairs; pair += PAIRS_A_RUN) {
+            int n_pairs = p->n_pairs - pair < PAIRS_A_RUN ? p->n_pairs - pair : PAIRS_A_RUN;
+            for (int i = first, place = 0; i < p->n_products; i += apart) {
+                if (i == first || p->a_step)
+                    widen_product(&s, place = i / apart, i, pair, n_pairs, rows);
+                add_piece(&s, i, 0, pair, n_pairs, s.x[place]);
+            }
+            walk_panels(&s, rows, order);
+        }
+}
+
+/* A stream runs through one group of all products. */
+AVX2_TILE void multiply_groups_abreast(const struct tile_product *p, const int rows)
+{
+    struct streams s;
+    begin_streams(&s, p);
+    for (int i = 0; i < p->n_products; i++)
+        for (int pair = 0; pair < p->n_pairs; pair += PAIRS_A_RUN) {
+            int n_pairs = p->n_pairs - pair < PAIRS_A_RUN ? p->n_pairs - pair : PAIRS_A_RUN;
+            widen_product(&s, 0, i, pair, n_pairs, rows);
+            for (int group = 0; group < p->n_groups; group++)
+                add_piece(&s, i, group, pair, n_pairs, s.x[0]);
+            walk_pieces(&s, 1, 4, rows, 1, ORDER_PLAIN);
+        }
+}
+
+/* A stream runs through one strip of all products, each a product behind the one before: the sums
+ * of a product go through its strips in order. */
+AVX2_TILE void multiply_strips_abreast(const struct tile_product *p, const int rows)
+{
+    struct streams s;
+    begin_streams(&s, p);
+    const int n_strips = (p->n_pairs + TILE_STRIP_PAIRS - 1) / TILE_STRIP_PAIRS;
+    for (int first = 0; first < p->n_products + n_strips - 1; first++) {
+        if (first < p->n_products)
+            widen_product(&s, first % ABREAST, first, 0, p->n_pairs, rows);
+        for (int strip = 0; strip < n_strips; strip++) {
+            int i = first - strip, pair = strip * TILE_STRIP_PAIRS, left = p->n_pairs - pair;
+            if (i >= 0 && i < p->n_products)
+                add_piece(&s, i, 0, pair, left < TILE_STRIP_PAIRS ? left : TILE_STRIP_PAIRS,
+                          s.x[i % ABREAST] + 2 * pair);
+        }
+        walk_panels(&s, rows, ORDER_PLAIN);
+    }
+}
+
+/* One or two rows; 0: not these. */
+AVX2_TILE int multiply_abreast(const struct tile_product *p, const int rows, const enum order order)
+{
+    if (order == ORDER_PLAIN && p->group_stride > TILE_PAIR)
+        multiply_groups_abreast(p, rows);
+    else if (p->n_products == 1 || p->n_groups < TILE_GROUPS_MAX)
+        return 0;
+    else if (order == ORDER_PLAIN && p->strip_stride)
+        multiply_strips_abreast(p, rows);
+    else
+        multiply_products_abreast(p, rows, order);
+    return 1;
 }
 
 AVX2_TILE void multiply_all(const struct tile_product *product, const enum order order)
 {
-    int abreast = product->n_products > 1 &&
-                  (product->n_groups == TILE_GROUPS_MAX || product->group_stride > TILE_PAIR);
-    if (abreast && product->n_rows == 1) {
-        multiply_abreast(product, 1, order);
+    if (product->n_rows == 1 && multiply_abreast(product, 1, order))
         return;
-    }
-    if (abreast && product->n_rows == 2) {
-        multiply_abreast(product, 2, order);
+    if (product->n_rows == 2 && multiply_abreast(product, 2, order))
         return;
-    }
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);
         for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN) {

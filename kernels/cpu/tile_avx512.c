@@ -21,16 +21,15 @@ typedef int32_t pair_word __attribute__((may_alias, aligned(2)));
 struct tile {
     float *acc;
     const bf16 *a, *b;
-    size_t ld_acc, ld_a, group_stride, pair_stride, n_pairs;
+    size_t ld_acc, ld_a, group_stride, pair_stride, strip_stride, n_pairs, strip_pairs;
     int resume;
-    ptrdiff_t ahead; /* bytes from a word of b to the one fetched with it; 0: none */
-    const char
-        *prefetch; /* or: lines_a_round lines are fetched from here every PAIRS_A_ROUND pairs */
-    size_t lines_a_round;
+    ptrdiff_t ahead;        /* bytes from a word of b to the one fetched with it; 0: none */
+    size_t n_tiles, n_idle; /* with more than ROWS_A_STREAM rows one of n_tiles pairs fetches, the
+                               first one behind n_idle */
 };
 
-AVX512_TILE void accumulate(__m512 sum[ROWS_MAX][TILE_GROUPS_MAX], const struct tile *t,
-                            size_t pair, const int rows, const int groups, const int in_l2)
+AVX512_TILE void accumulate(__m512 sum[ROWS_MAX][TILE_GROUPS_MAX], struct tile *t, size_t pair,
+                            const int rows, const int groups, const int in_l2)
 {
     __m512bh w[TILE_GROUPS_MAX];
 #pragma GCC unroll 4
@@ -41,6 +40,14 @@ AVX512_TILE void accumulate(__m512 sum[ROWS_MAX][TILE_GROUPS_MAX], const struct 
             _mm_prefetch((const char *)words + t->ahead, _MM_HINT_T1);
         else if (rows <= ROWS_A_STREAM)
             _mm_prefetch((const char *)words + t->ahead, _MM_HINT_T0);
+    }
+    if (rows > ROWS_A_STREAM && t->n_idle-- == 0) {
+        const bf16 *words = t->b + pair * t->pair_stride;
+#pragma GCC unroll 4
+        for (int g = 0; g < groups; g++)
+            _mm_prefetch((const char *)(words + (size_t)g * t->group_stride) + t->ahead,
+                         _MM_HINT_T0);
+        t->n_idle = t->n_tiles - 1;
     }
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++) {
@@ -67,17 +74,20 @@ AVX512_TILE void multiply(const struct tile *tile, const int rows, const int gro
         for (int g = 0; g < groups; g++)
             sum[r][g] = t.resume ? _mm512_loadu_ps(t.acc + (size_t)r * t.ld_acc + g * TILE_GROUP)
                                  : _mm512_setzero_ps();
-    size_t pair = 0;
-    for (; pair + PAIRS_A_ROUND <= t.n_pairs; pair += PAIRS_A_ROUND) {
-        if (rows > ROWS_A_STREAM)
-            for (size_t line = 0; line < t.lines_a_round; line++, t.prefetch += 64)
-                _mm_prefetch(t.prefetch, _MM_HINT_T0);
+    for (size_t left = t.n_pairs;;) {
+        size_t pair = 0, n = left < t.strip_pairs ? left : t.strip_pairs;
+        for (; pair + PAIRS_A_ROUND <= n; pair += PAIRS_A_ROUND)
 #pragma GCC unroll 4
-        for (size_t i = 0; i < PAIRS_A_ROUND; i++)
-            accumulate(sum, &t, pair + i, rows, groups, in_l2);
+            for (size_t i = 0; i < PAIRS_A_ROUND; i++)
+                accumulate(sum, &t, pair + i, rows, groups, in_l2);
+        for (; pair < n; pair++)
+            accumulate(sum, &t, pair, rows, groups, in_l2);
+        left -= n;
+        if (!left)
+            break;
+        t.a += 2 * n;
+        t.b += t.strip_stride;
     }
-    for (; pair < t.n_pairs; pair++)
-        accumulate(sum, &t, pair, rows, groups, in_l2);
 #pragma GCC unroll 6
     for (int r = 0; r < rows; r++)
 #pragma GCC unroll 4
@@ -119,57 +129,43 @@ static const kernel kernels[2][ROWS_MAX][TILE_GROUPS_MAX] = {TABLE(apart), TABLE
 static const kernel kernels_l2[2][ROWS_A_STREAM][TILE_GROUPS_MAX] = {TABLE_STREAM(apart_l2),
                                                                      TABLE_STREAM(panel_l2)};
 
-/* One or two rows wait for memory: every word fetches the one that comes `ahead` bytes later. */
-static void multiply_stream(const struct tile_product *p, struct tile *t, kernel run)
+/* One or two rows wait for memory: every word fetches the one that comes `ahead` bytes later. More
+ * rows reuse b: its words are fetched evenly over all of the tiles. */
+static void multiply_one(const struct tile_product *p, struct tile *t,
+                         const kernel stream[][TILE_GROUPS_MAX])
 {
-    for (int i = 0; i < p->n_products; i++) {
-        const char *next = i + 1 < p->n_products ? (const char *)(t->b + p->b_step) : p->next;
-        t->ahead = next ? next - (const char *)t->b : 0;
-        run(t);
-        t->acc += p->acc_step;
-        t->a += p->a_step;
-        t->b += p->b_step;
+    t->ahead = p->next ? (const char *)p->next - (const char *)p->b : 0;
+    t->acc = p->acc;
+    t->a = p->a;
+    t->b = p->b;
+    if (p->n_rows <= ROWS_A_STREAM) {
+        stream[p->n_rows - 1][p->n_groups - 1](t);
+        return;
     }
-}
-
-/* More rows reuse b: what comes next is fetched evenly over all of the tiles. */
-static void multiply_tiles(const struct tile_product *p, struct tile *t,
-                           const kernel run[ROWS_MAX][TILE_GROUPS_MAX])
-{
-    int n_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX;
-    size_t n_rounds = t->n_pairs / PAIRS_A_ROUND * (size_t)n_tiles;
-    if (n_rounds && p->next) {
-        t->prefetch = p->next;
-        t->lines_a_round = (tile_b_bytes(p) / 64 + n_rounds - 1) / n_rounds;
-    }
+    const int n_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX;
+    t->n_tiles = (size_t)n_tiles;
     for (int tile = 0; tile < n_tiles; tile++) {
         int first = p->n_rows * tile / n_tiles, rows = p->n_rows * (tile + 1) / n_tiles - first;
         t->acc = p->acc + (size_t)first * p->ld_acc;
         t->a = p->a + (size_t)first * p->ld_a;
-        run[rows - 1][p->n_groups - 1](t);
-        t->prefetch += t->lines_a_round * 64 * (t->n_pairs / PAIRS_A_ROUND);
+        t->n_idle = (size_t)tile;
+        kernels[p->group_stride == TILE_PAIR][rows - 1][p->n_groups - 1](t);
     }
 }
 
 /* stream: the kernels of one and two rows. */
 static void multiply_all(const struct tile_product *p, const kernel stream[][TILE_GROUPS_MAX])
 {
-    struct tile t = {.acc = p->acc,
-                     .a = p->a,
-                     .b = p->b,
-                     .ld_acc = p->ld_acc,
+    struct tile t = {.ld_acc = p->ld_acc,
                      .ld_a = p->ld_a,
                      .group_stride = p->group_stride,
+                     .strip_stride = p->strip_stride,
                      .n_pairs = (size_t)p->n_pairs,
+                     .strip_pairs = (size_t)(p->strip_stride ? TILE_STRIP_PAIRS : p->n_pairs),
                      .resume = p->resume};
-    if (p->n_rows <= ROWS_A_STREAM) {
-        multiply_stream(p, &t, stream[p->n_rows - 1][p->n_groups - 1]);
-        return;
-    }
     for (int i = 0; i < p->n_products; i++) {
-        struct tile_product one = tile_single(p, i);
-        t.b = one.b;
-        multiply_tiles(&one, &t, kernels[p->group_stride == TILE_PAIR]);
+        const struct tile_product one = tile_single(p, i);
+        multiply_one(&one, &t, stream);
     }
 }
 

@@ -41,8 +41,8 @@ static void reduce_split(struct partial *out, const struct attention_launch *l,
     *out = (struct partial){.largest = -INFINITY};
     for (int b = 0; b * KV_BLOCK_TOKENS < n; b++) {
         int32_t block = s->blocks[first / KV_BLOCK_TOKENS + b];
-        values[b] = kv_values_at(l->kv, l->shape, block, kv_head);
-        block_scores(scores + b * KV_BLOCK_TOKENS, q, kv_keys_at(l->kv, l->shape, block, kv_head),
+        values[b] = kv_values_f32(l->kv, l->shape, block, kv_head);
+        block_scores(scores + b * KV_BLOCK_TOKENS, q, kv_keys_f32(l->kv, l->shape, block, kv_head),
                      d);
     }
     for (int j = 0; j < n; j++) {

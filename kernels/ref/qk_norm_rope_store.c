@@ -51,8 +51,8 @@ void store_row_ref(const struct attention_launch *l, const struct store_row *row
         layernorm(turned, k + at, l->norm->k_weight + at, l->norm->k_bias + at, d, l->norm->eps);
         rotate(turned, angles, d);
         int32_t block = row->segment->blocks[row->position / KV_BLOCK_TOKENS];
-        float *keys = kv_keys_at(l->kv, shape, block, h),
-              *values = kv_values_at(l->kv, shape, block, h);
+        float *keys = kv_keys_f32(l->kv, shape, block, h),
+              *values = kv_values_f32(l->kv, shape, block, h);
         for (int i = 0; i < d; i++) {
             keys[i * KV_BLOCK_TOKENS + slot] = turned[i];
             values[slot * d + i] = v[at + (size_t)i];
