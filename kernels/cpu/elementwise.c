@@ -7,6 +7,18 @@
 
 #include "kernels/cpu/vector.h"
 
+/* What a product of many rows wrote lies in memory, past the caches (linear.c), and what it read
+ * was pushed out meanwhile: both are fetched so many numbers ahead, a line for every two vectors.
+ * Where the processor does so by itself it begins anew with each row: a norm of 32 rows takes two
+ * thirds of the time. */
+enum { AHEAD = 2048 };
+
+VECTOR_INLINE void fetch_ahead(const void *x, size_t at, int i)
+{
+    if (i % (2 * LANES) == 0)
+        __builtin_prefetch((const bf16 *)x + at + AHEAD);
+}
+
 /* x + delta of n lanes from `at` on, rounded, where there is a delta. */
 VECTOR_INLINE f32x16 updated(const struct rmsnorm_launch *l, size_t at, int n, const int has_delta)
 {
@@ -22,6 +34,9 @@ VECTOR_INLINE float sum_of_squares(const struct rmsnorm_launch *l, size_t at, co
     int i = 0;
     f32x16 squares = {0};
     for (; i + LANES <= l->hidden; i += LANES) {
+        fetch_ahead(l->x, at + (size_t)i, i);
+        if (has_delta)
+            fetch_ahead(l->delta, at + (size_t)i, i);
         f32x16 x = updated(l, at + (size_t)i, LANES, has_delta);
         squares += x * x;
     }
@@ -89,6 +104,8 @@ VECTOR_INLINE void silu_mul_lanes(const struct silu_mul_launch *l, int row, int 
 {
     size_t inter = (size_t)l->inter, at = (size_t)row * inter + (size_t)i;
     size_t gate_at = at + (size_t)row * inter;
+    fetch_ahead(l->gate_up, gate_at, i);
+    fetch_ahead(l->gate_up, gate_at + inter, i);
     f32x16 gate = load_lanes(l->gate_up, DTYPE_BF16, gate_at, n);
     f32x16 up = load_lanes(l->gate_up, DTYPE_BF16, gate_at + inter, n);
     /* e^88 is near the largest float; beyond it the quotient is as good as zero. */
