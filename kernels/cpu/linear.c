@@ -291,10 +291,20 @@ static float *take_space(const struct task *task, struct rows *rows, int thread_
 /* What a thread works with. */
 struct share {
     const struct task *task;
+    int thread_index;
     float *acc;
     struct rows rows;
     store_panel_function store;
+    int next, n_next; /* units taken; next: -1 none is left, n_next: 0 not yet taken */
 };
+
+/* Taking waits until what was stored past the caches is there: so it comes before sums are stored,
+ * not behind. */
+static void take_next(struct share *share)
+{
+    if (share->n_next == 0)
+        share->next = share_queue_take(share->task->units, share->thread_index, &share->n_next);
+}
 
 static int goes_past_caches(const struct task *task)
 {
@@ -309,6 +319,7 @@ static void finish_panels(struct share *share, int row, int n_rows, int panel, i
     if (n_rows == 0 || n == 0)
         return;
     multiply_panels(task, share->acc, rows, row, n_rows, panel, n);
+    take_next(share);
     for (int i = 0; i < n; i++)
         share->store(task->launch, share->acc + (size_t)(i * n_rows) * TILE_COLUMNS,
                      rows->first + row, n_rows, (panel + i) * TILE_COLUMNS,
@@ -359,14 +370,18 @@ static void do_panels(struct share *share, int unit, int n)
 static void multiply_share(void *context, int thread_index, int n_threads)
 {
     struct task *task = context;
-    struct share share = {.task = task, .store = store_panel_of(stream_code_path(task->stream))};
+    struct share share = {.task = task,
+                          .thread_index = thread_index,
+                          .store = store_panel_of(stream_code_path(task->stream))};
     (void)n_threads;
     share.acc = take_space(task, &share.rows, thread_index);
     if (!share.acc) {
         __atomic_store_n(&task->failed, 1, __ATOMIC_RELAXED);
         return;
     }
-    for (int unit, n; (unit = share_queue_take(task->units, thread_index, &n)) >= 0;) {
+    for (take_next(&share); share.next >= 0; take_next(&share)) {
+        int unit = share.next, n = share.n_next;
+        share.n_next = 0;
         if (task->n_abreast > 1)
             do_panels(&share, unit, n);
         else
