@@ -150,7 +150,7 @@ static void store_rows(void *context, int first, int last)
             continue;
         int to = even_cut(s, last - counted);
         for (int r = even_cut(s, first - counted); r < to; r++) {
-            struct store_row row = {s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
+            const struct store_row row = store_row_of(s, r);
             if (l->shape->dtype == DTYPE_F32)
                 store_row_ref(l, &row);
             else

@@ -35,6 +35,12 @@ struct store_row {
     int newest;   /* the last row of its segment */
 };
 
+/* Row r of a segment. */
+static inline struct store_row store_row_of(const struct kv_segment *s, int r)
+{
+    return (struct store_row){s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
+}
+
 /* One row, all heads. */
 void store_row_ref(const struct attention_launch *launch, const struct store_row *row);
 
@@ -46,8 +52,7 @@ void store_row_cpu(const struct attention_launch *launch, const struct store_row
 enum status attention_ref(const struct attention_launch *launch, struct stream *stream);
 
 /* Here whoever attends to all rows of a segment stores them just before, head after head, so that
- * the lines of the cache that both touch come from memory once: with 32 rows of 80 positions a
- * step is 8 % shorter. Other rows are stored before. */
+ * the lines of the cache that both touch come from memory once. Other rows are stored before. */
 bool attention_cpu_stores(const struct attention_shape *shape, const struct kv_segment *segment);
 enum status attention_cpu(const struct attention_launch *launch, struct stream *stream);
 

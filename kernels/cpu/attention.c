@@ -321,7 +321,7 @@ static void store_unit(const struct task *task, const struct unit_place *place)
 {
     const struct kv_segment *s = place->segment;
     for (int r = 0; r < s->n_rows; r++) {
-        struct store_row row = {s, s->first_row + r, s->start + r, r + 1 == s->n_rows};
+        const struct store_row row = store_row_of(s, r);
         store_row_cpu(task->l, &row, place->kv_head, place->n_heads,
                       stream_code_path(task->stream));
     }

@@ -354,6 +354,12 @@ AVX2_TILE void multiply_rows(const struct tile_product *p, enum order order, str
     }
 }
 
+/* Of the run that begins with a pair. */
+static int run_pairs(const struct tile_product *p, int pair)
+{
+    return p->n_pairs - pair < PAIRS_A_RUN ? p->n_pairs - pair : PAIRS_A_RUN;
+}
+
 AVX2_TILE void multiply_run(const struct tile_product *p, enum order order, int pair, int n_pairs)
 {
     float x[ROWS_MAX * LD_X];
@@ -469,7 +475,7 @@ AVX2_TILE void multiply_products_abreast(const struct tile_product *p, const int
     const int apart = (p->n_products + ABREAST - 1) / ABREAST;
     for (int first = 0; first < apart; first++)
         for (int pair = 0; pair < p->n_pairs; pair += PAIRS_A_RUN) {
-            int n_pairs = p->n_pairs - pair < PAIRS_A_RUN ? p->n_pairs - pair : PAIRS_A_RUN;
+            int n_pairs = run_pairs(p, pair);
             for (int i = first, place = 0; i < p->n_products; i += apart) {
                 if (i == first || p->a_step)
                     widen_product(&s, place = i / apart, i, pair, n_pairs, rows);
@@ -486,7 +492,7 @@ AVX2_TILE void multiply_groups_abreast(const struct tile_product *p, const int r
     begin_streams(&s, p);
     for (int i = 0; i < p->n_products; i++)
         for (int pair = 0; pair < p->n_pairs; pair += PAIRS_A_RUN) {
-            int n_pairs = p->n_pairs - pair < PAIRS_A_RUN ? p->n_pairs - pair : PAIRS_A_RUN;
+            int n_pairs = run_pairs(p, pair);
             widen_product(&s, 0, i, pair, n_pairs, rows);
             for (int group = 0; group < p->n_groups; group++)
                 add_piece(&s, i, group, pair, n_pairs, s.x[0]);
@@ -536,10 +542,8 @@ AVX2_TILE void multiply_all(const struct tile_product *product, const enum order
         return;
     for (int i = 0; i < product->n_products; i++) {
         struct tile_product p = tile_single(product, i);
-        for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN) {
-            int left = p.n_pairs - pair;
-            multiply_run(&p, order, pair, left < PAIRS_A_RUN ? left : PAIRS_A_RUN);
-        }
+        for (int pair = 0; pair < p.n_pairs; pair += PAIRS_A_RUN)
+            multiply_run(&p, order, pair, run_pairs(&p, pair));
     }
 }
 

@@ -129,27 +129,23 @@ static const kernel kernels[2][ROWS_MAX][TILE_GROUPS_MAX] = {TABLE(apart), TABLE
 static const kernel kernels_l2[2][ROWS_A_STREAM][TILE_GROUPS_MAX] = {TABLE_STREAM(apart_l2),
                                                                      TABLE_STREAM(panel_l2)};
 
-/* One or two rows wait for memory: every word fetches the one that comes `ahead` bytes later. More
- * rows reuse b: its words are fetched evenly over all of the tiles. */
+/* One or two rows wait for memory: every word fetches the one that comes `ahead` bytes later. Tiles
+ * of more rows reuse b, and fetch words in turn. */
 static void multiply_one(const struct tile_product *p, struct tile *t,
                          const kernel stream[][TILE_GROUPS_MAX])
 {
-    t->ahead = p->next ? (const char *)p->next - (const char *)p->b : 0;
-    t->acc = p->acc;
-    t->a = p->a;
-    t->b = p->b;
-    if (p->n_rows <= ROWS_A_STREAM) {
-        stream[p->n_rows - 1][p->n_groups - 1](t);
-        return;
-    }
+    const kernel(*run)[TILE_GROUPS_MAX] =
+        p->n_rows <= ROWS_A_STREAM ? stream : kernels[p->group_stride == TILE_PAIR];
     const int n_tiles = (p->n_rows + ROWS_MAX - 1) / ROWS_MAX;
+    t->ahead = p->next ? (const char *)p->next - (const char *)p->b : 0;
     t->n_tiles = (size_t)n_tiles;
     for (int tile = 0; tile < n_tiles; tile++) {
         int first = p->n_rows * tile / n_tiles, rows = p->n_rows * (tile + 1) / n_tiles - first;
         t->acc = p->acc + (size_t)first * p->ld_acc;
         t->a = p->a + (size_t)first * p->ld_a;
+        t->b = p->b;
         t->n_idle = (size_t)tile;
-        kernels[p->group_stride == TILE_PAIR][rows - 1][p->n_groups - 1](t);
+        run[rows - 1][p->n_groups - 1](t);
     }
 }
 
