@@ -31,9 +31,12 @@ enum {
     TILE_PAIRS = 16,
     LINE_BYTES = 64,
     TILES_TOGETHER = 3,
-    RUN_PAIRS = 64,   /* more rows than that: 8 KiB of two groups */
-    FAR_BYTES = 5120, /* ahead of what is used next */
-    NEAR_BYTES = 2560,
+    RUN_PAIRS = 64, /* more rows than that: 8 KiB of two groups */
+    /* Fetched so far ahead of what is used next. Found by trying: half a KiB more or less, or the
+     * other end of a step, took up to a tenth longer. */
+    FAR_BYTES = 7680,
+    NEAR_BYTES = 4096,
+    RUN_NEAR_BYTES = 2560,
 };
 
 /* Results of row tile i and group g are in tile 2 i + g, a of one or two row tiles in 4 and 5, b in
@@ -72,36 +75,70 @@ struct walk {
     int n_lines;       /* so many with every 16 pairs of some row tiles */
 };
 
-/* is_run, here and below, is a constant. */
-static inline __attribute__((always_inline)) void fetch(struct walk *w, const int is_run)
-{
-    /* In runs a load goes before each two prefetches: without it 96 rows take 6 % longer. */
-    static const volatile size_t far_bytes = FAR_BYTES;
-    for (const char *end = w->fetch + w->n_lines * LINE_BYTES; w->fetch < end;
-         w->fetch += LINE_BYTES) {
-        __builtin_prefetch(w->fetch + (is_run ? far_bytes : FAR_BYTES), 0, 2);
-        __builtin_prefetch(w->fetch + NEAR_BYTES, 0, 3);
-    }
-}
-
 static inline float *acc_at(const struct walk *w, int row, int group)
 {
     return w->p->acc + (size_t)row * w->p->ld_acc + (size_t)(w->group + group) * TILE_GROUP;
 }
 
-static inline const bf16 *a_at(const struct walk *w, int row, int pair)
+static inline const char *b_at(const struct walk *w, int pair)
 {
-    if (w->p->laid_out)
-        return (const bf16 *)w->p->laid_out +
-               (size_t)(pair / TILE_PAIRS) * (w->p->laid_out_run / sizeof(bf16)) +
-               (size_t)(row * 2 * TILE_PAIRS);
-    return w->p->a + (size_t)row * w->p->ld_a + 2 * (size_t)pair;
+    const struct tile_product *p = w->p;
+    return (const char *)(p->b + (size_t)w->group * p->group_stride +
+                          (size_t)pair * p->pair_stride);
 }
 
-static inline const bf16 *b_at(const struct walk *w, int group, int pair)
+/* A kernel's way through the pairs, 16 at a step; all in bytes. */
+struct steps {
+    const char *a, *b, *fetch;
+    size_t a_stride, a_tile, a_step; /* from a row to the next, a row tile, a step */
+    size_t b_stride, b_group, b_step;
+    size_t fetched; /* with a step */
+    int n;          /* that are left */
+};
+
+static inline struct steps steps_of(const struct walk *w, int row)
 {
-    return w->p->b + (size_t)(w->group + group) * w->p->group_stride +
-           (size_t)pair * w->p->pair_stride;
+    const struct tile_product *p = w->p;
+    const size_t a_step = p->laid_out ? p->laid_out_run : 2 * TILE_PAIRS * sizeof(bf16);
+    const char *a = p->laid_out ? p->laid_out : p->a;
+    return (struct steps){
+        .a = a + (size_t)row * w->a_stride + (size_t)(w->first_pair / TILE_PAIRS) * a_step,
+        .a_stride = w->a_stride,
+        .a_tile = (size_t)w->cut->height * w->a_stride,
+        .a_step = a_step,
+        .b = b_at(w, w->first_pair),
+        .b_stride = w->b_stride,
+        .b_group = p->group_stride * sizeof(bf16),
+        .b_step = TILE_PAIRS * w->b_stride,
+        .fetch = w->fetch,
+        .fetched = (size_t)w->n_lines * LINE_BYTES,
+        .n = (w->end_pair - w->first_pair) / TILE_PAIRS,
+    };
+}
+
+/* is_run, here and below, is a constant. */
+AMX_INLINE void fetch(struct steps *s, const int is_run)
+{
+    for (const char *end = s->fetch + s->fetched; s->fetch != end; s->fetch += LINE_BYTES) {
+        __builtin_prefetch(s->fetch + FAR_BYTES, 0, 2);
+        __builtin_prefetch(s->fetch + (is_run ? RUN_NEAR_BYTES : NEAR_BYTES), 0, 3);
+    }
+}
+
+/* Runs fetch when a step is done: what they multiply is there, and must not wait. */
+AMX_INLINE void begin_step(struct steps *s, const int is_run)
+{
+    if (!is_run)
+        fetch(s, 0);
+}
+
+AMX_INLINE void end_step(struct steps *s, const int is_run)
+{
+    if (is_run)
+        fetch(s, 1);
+    s->a += s->a_step;
+    s->b += s->b_step;
+    s->n--;
 }
 
 #define BEGIN(tile, row, group)                                                                    \
@@ -116,46 +153,53 @@ static inline const bf16 *b_at(const struct walk *w, int group, int pair)
 #define EACH_GROUP(OPERATION, left, right, row)                                                    \
     do {                                                                                           \
         OPERATION(left, row, 0);                                                                   \
-        if (w->both)                                                                               \
+        if (both)                                                                                  \
             OPERATION(right, row, 1);                                                              \
     } while (0)
-#define LOAD_A(tile, row)   LOAD(tile, a_at(w, row, pair), w->a_stride)
-#define LOAD_B(tile, group) LOAD(tile, b_at(w, group, pair), w->b_stride)
+#define LOAD_A(tile, row_tile) LOAD(tile, s.a + (row_tile)*s.a_tile, s.a_stride)
+#define LOAD_B(tile, group)    LOAD(tile, s.b + (group)*s.b_group, s.b_stride)
 
 AMX_INLINE void one_row_tile(struct walk *w, int row, const int is_run)
 {
+    struct steps s = steps_of(w, row);
+    const int both = w->both;
     EACH_GROUP(BEGIN, 0, 1, row);
-    for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        fetch(w, is_run);
-        LOAD_A(4, row);
+    while (s.n > 0) {
+        begin_step(&s, is_run);
+        LOAD_A(4, 0);
         LOAD_B(6, 0);
         MULTIPLY(0, 4, 6);
-        if (w->both) {
+        if (both) {
             LOAD_B(7, 1);
             MULTIPLY(1, 4, 7);
         }
+        end_step(&s, is_run);
     }
+    w->fetch = s.fetch;
     EACH_GROUP(END, 0, 1, row);
 }
 
 AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 {
-    const int second = row + w->cut->height;
+    struct steps s = steps_of(w, row);
+    const int both = w->both, second = row + w->cut->height;
     EACH_GROUP(BEGIN, 0, 1, row);
     EACH_GROUP(BEGIN, 2, 3, second);
-    for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        fetch(w, is_run);
-        LOAD_A(4, row);
+    while (s.n > 0) {
+        begin_step(&s, is_run);
+        LOAD_A(4, 0);
         LOAD_B(6, 0);
         MULTIPLY(0, 4, 6);
-        LOAD_A(5, second);
+        LOAD_A(5, 1);
         MULTIPLY(2, 5, 6);
-        if (w->both) {
+        if (both) {
             LOAD_B(7, 1);
             MULTIPLY(1, 4, 7);
             MULTIPLY(3, 5, 7);
         }
+        end_step(&s, is_run);
     }
+    w->fetch = s.fetch;
     EACH_GROUP(END, 0, 1, row);
     EACH_GROUP(END, 2, 3, second);
 }
@@ -163,42 +207,54 @@ AMX_INLINE void two_row_tiles(struct walk *w, int row, const int is_run)
 /* One register is left for a: its tiles are loaded once for each group. */
 AMX_INLINE void three_row_tiles(struct walk *w, int row, const int is_run)
 {
-    const int second = row + w->cut->height, third = second + w->cut->height;
+    struct steps s = steps_of(w, row);
+    const int both = w->both, second = row + w->cut->height, third = second + w->cut->height;
     EACH_GROUP(BEGIN, 0, 1, row);
     EACH_GROUP(BEGIN, 2, 3, second);
     EACH_GROUP(BEGIN, 4, 5, third);
-    for (int pair = w->first_pair; pair < w->end_pair; pair += TILE_PAIRS) {
-        fetch(w, is_run);
-        LOAD_A(6, row);
+    while (s.n > 0) {
+        begin_step(&s, is_run);
+        LOAD_A(6, 0);
         LOAD_B(7, 0);
         MULTIPLY(0, 6, 7);
-        LOAD_A(6, second);
+        LOAD_A(6, 1);
         MULTIPLY(2, 6, 7);
-        LOAD_A(6, third);
+        LOAD_A(6, 2);
         MULTIPLY(4, 6, 7);
-        if (w->both) {
+        if (both) {
             LOAD_B(7, 1);
             MULTIPLY(5, 6, 7);
-            LOAD_A(6, second);
+            LOAD_A(6, 1);
             MULTIPLY(3, 6, 7);
-            LOAD_A(6, row);
+            LOAD_A(6, 0);
             MULTIPLY(1, 6, 7);
         }
+        end_step(&s, is_run);
     }
+    w->fetch = s.fetch;
     EACH_GROUP(END, 0, 1, row);
     EACH_GROUP(END, 2, 3, second);
     EACH_GROUP(END, 4, 5, third);
 }
 
-AMX_INLINE void row_tiles(struct walk *w, int row, int n, const int is_run)
-{
-    if (n == 1)
-        one_row_tile(w, row, is_run);
-    else if (n == 2)
-        two_row_tiles(w, row, is_run);
-    else
-        three_row_tiles(w, row, is_run);
-}
+/* Each a function of its own, at a place of its own: how fast the loops fetch depends on the code
+ * around them. */
+#define KERNEL(name, row_tiles, is_run)                                                            \
+    AMX __attribute__((noinline, aligned(64))) static void name(struct walk *w, int row)           \
+    {                                                                                              \
+        row_tiles(w, row, is_run);                                                                 \
+    }
+KERNEL(one_whole, one_row_tile, 0)
+KERNEL(two_whole, two_row_tiles, 0)
+KERNEL(three_whole, three_row_tiles, 0)
+KERNEL(one_in_runs, one_row_tile, 1)
+KERNEL(two_in_runs, two_row_tiles, 1)
+KERNEL(three_in_runs, three_row_tiles, 1)
+
+/* By is_run and the number of row tiles. */
+typedef void (*kernel)(struct walk *w, int row);
+static const kernel kernels[2][TILES_TOGETHER] = {{one_whole, two_whole, three_whole},
+                                                  {one_in_runs, two_in_runs, three_in_runs}};
 
 /* All row tiles by one or two groups, some in each pass. */
 AMX static void multiply_groups(struct walk *w)
@@ -208,21 +264,20 @@ AMX static void multiply_groups(struct walk *w)
     w->b_stride = p->pair_stride * sizeof(bf16);
     w->n_lines = ((1 + w->both) * TILE_PAIRS + n_passes - 1) / n_passes;
     if (n_passes == 1) {
-        w->fetch = (const char *)b_at(w, 0, 0);
+        w->fetch = b_at(w, 0);
         w->end_pair = p->n_pairs;
         w->resume = p->resume;
-        row_tiles(w, 0, n_tiles, 0);
+        kernels[0][n_tiles - 1](w, 0);
         return;
     }
     for (w->first_pair = 0; w->first_pair < p->n_pairs; w->first_pair = w->end_pair) {
         w->end_pair =
             p->n_pairs - w->first_pair < RUN_PAIRS ? p->n_pairs : w->first_pair + RUN_PAIRS;
         w->resume = p->resume || w->first_pair > 0;
-        w->fetch =
-            (const char *)b_at(w, 0, w->first_pair) + RUN_PAIRS * LINE_BYTES; /* its middle */
+        w->fetch = b_at(w, w->first_pair) + RUN_PAIRS * LINE_BYTES; /* its middle */
         for (int pass = 0; pass < n_passes; pass++) {
             int first = n_tiles * pass / n_passes, end = n_tiles * (pass + 1) / n_passes;
-            row_tiles(w, first * w->cut->height, end - first, 1);
+            kernels[1][end - first - 1](w, first * w->cut->height);
         }
     }
 }
