@@ -125,7 +125,7 @@ AMX_INLINE void fetch(struct steps *s, const int is_run)
     }
 }
 
-/* Runs fetch when a step is done: what they multiply is there, and must not wait. */
+/* Runs multiply what is there already, and fetch behind it. */
 AMX_INLINE void begin_step(struct steps *s, const int is_run)
 {
     if (!is_run)
