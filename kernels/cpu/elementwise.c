@@ -9,7 +9,7 @@
 
 /* What a product of many rows wrote lies in memory, past the caches (linear.c), and weights pushed
  * x out of them: both are fetched so many numbers ahead, a line for every two vectors. Left to
- * itself the processor begins anew with each row: with 32 rows that takes half as long again. */
+ * itself the processor begins anew with each row: a norm of 32 rows takes half as long again. */
 enum { AHEAD = 2048 };
 
 VECTOR_INLINE void fetch_ahead(const void *x, size_t at, int i)
